@@ -1,0 +1,6 @@
+"""Hints between services: "something changed". A lost hint costs time, never data."""
+
+from nanobatch_runtime.bus.memory import MemoryBus
+from nanobatch_runtime.bus.port import Bus, Subscription
+
+__all__ = ["Bus", "MemoryBus", "Subscription"]

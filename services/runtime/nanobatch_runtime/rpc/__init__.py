@@ -1,0 +1,1 @@
+"""gRPC manners in one place: statuses, servers, channels, deadlines."""

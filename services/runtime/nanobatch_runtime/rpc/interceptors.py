@@ -1,0 +1,96 @@
+"""What every server does around every handler: deadline noted, errors made into statuses, surprises into incidents."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeAlias
+
+import grpc
+import structlog
+from grpc_status import rpc_status
+
+from nanobatch_runtime.errors import NanobatchError
+from nanobatch_runtime.rpc import deadline
+from nanobatch_runtime.rpc.status import to_proto
+
+_log = structlog.get_logger("nanobatch.rpc")
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Turns a :class:`NanobatchError` into its status, and anything unforeseen into INTERNAL with an incident id."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """Wrap the handler of the called method, whichever of the four kinds it is."""
+        handler = await continuation(handler_call_details)
+        if handler is None:  # unknown method: grpc answers UNIMPLEMENTED
+            return handler
+        method = str(handler_call_details.method)
+        codec = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.response_streaming:
+            inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            return make(_streaming(inner, method), **codec)  # type: ignore[arg-type]  # grpc's stubs know sync handlers only
+        inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
+        make_unary = (
+            grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
+        )
+        return make_unary(_unary(inner, method), **codec)  # type: ignore[arg-type]  # as above
+
+
+def _unary(inner: Any, method: str) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
+    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        deadline.set_remaining(context.time_remaining())
+        try:
+            return await inner(request, context)
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except NanobatchError as error:
+            await _abort(context, error)
+        except Exception as error:  # noqa: BLE001  # the last resort: nothing unforeseen may show a trace to a caller
+            await _abort(context, _incident(method, error))
+
+    return call
+
+
+def _streaming(inner: Any, method: str) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], AsyncIterator[Any]]:
+    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        deadline.set_remaining(context.time_remaining())
+        try:
+            async for response in inner(request, context):
+                yield response
+        except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
+            raise
+        except NanobatchError as error:
+            await _abort(context, error)
+        except Exception as error:  # noqa: BLE001  # as above
+            await _abort(context, _incident(method, error))
+
+    return call
+
+
+def _incident(method: str, error: Exception) -> NanobatchError:
+    incident = uuid.uuid4().hex[:12]
+    _log.error("rpc.failed", method=method, incident=incident, exc_info=error)
+    return NanobatchError(
+        f"Something went wrong on our side; the server's log has it as incident {incident}.",
+        metadata={"incident": incident},
+    )
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: NanobatchError) -> None:
+    await context.abort_with_status(rpc_status.to_status(to_proto(error)))

@@ -1,0 +1,66 @@
+"""A gRPC server with health, reflection where wanted, and an end in named phases."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from nanobatch_runtime.errors import UnavailableError
+from nanobatch_runtime.rpc import options
+from nanobatch_runtime.rpc.interceptors import ErrorInterceptor
+
+
+class RpcServer:
+    """One listening server. Register servicers on :attr:`server`, then :meth:`start`; end it with :meth:`stop`."""
+
+    def __init__(
+        self,
+        address: str,
+        service_names: Sequence[str],
+        *,
+        reflect: bool = False,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    ) -> None:
+        """``address`` is ``host:port`` (port 0: a free one) or ``unix:/path``; ``service_names`` are full names."""
+        self.address = address
+        self.port = 0
+        self.draining = asyncio.Event()
+        """Set when the server begins to end: streams watch it and end resumably."""
+        self._names = [*service_names, ""]
+        self._health = health.aio.HealthServicer()
+        self.server = grpc.aio.server(interceptors=[ErrorInterceptor(), *interceptors], options=options.SERVER)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
+        if reflect:
+            names = [*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME]
+            reflection.enable_server_reflection(names, self.server)
+
+    async def start(self) -> None:
+        """Listen. Raises :class:`UnavailableError` where the address is taken or not ours."""
+        try:
+            self.port = self.server.add_insecure_port(self.address)
+        except RuntimeError as error:
+            message = f"Cannot listen on {self.address}: is something else running there?"
+            raise UnavailableError(message, reason="ADDRESS_IN_USE") from error
+        await self.server.start()
+        await self.set_serving(serving=True)
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """Tell the standard health service, for every service and for the whole."""
+        state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in self._names:
+            await self._health.set(name, state)
+
+    async def drain(self) -> None:
+        """Say no to new work and let streams end themselves."""
+        await self._health.enter_graceful_shutdown()
+        self.draining.set()
+
+    async def stop(self, grace: timedelta = timedelta(seconds=5)) -> None:
+        """Drain, wait for running calls up to ``grace``, close."""
+        await self.drain()
+        await self.server.stop(grace.total_seconds())

@@ -1,0 +1,33 @@
+"""Settings come from the environment, once, typed; what is wrong is named with its variable."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class SettingsError(Exception):
+    """The environment cannot work; the message names every variable that is wrong, one a line."""
+
+
+class Settings(BaseSettings):
+    """Base of every service's settings class. Fields name their variable as ``validation_alias``."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load(kind: type[S], **overrides: Any) -> S:
+    """Read ``kind`` from the environment; ``overrides`` (by field name) win. Raises :class:`SettingsError`."""
+    try:
+        return kind(**overrides)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_input=False, include_url=False):
+            name = str(problem["loc"][0]) if problem["loc"] else kind.__name__
+            lines.append(f"{name}: {problem['msg']}")
+        raise SettingsError("\n".join(lines)) from None
