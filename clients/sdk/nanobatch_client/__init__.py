@@ -1,1 +1,127 @@
-"""."""
+"""The Python SDK of nanobatch: prompts in, pictures out.
+
+>>> async with Client() as client:
+...     execution = await client.create_execution(prompts=["a fox in the snow"], model="sandbox")
+...     async for update in client.watch(execution.id):
+...         print(update.stats.completion_percentage)
+
+Models and errors are light. :class:`Client` is loaded when first named, because gRPC is not: the command line must be
+able to print its help without it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nanobatch_client.errors import (
+    AbortedError,
+    ConflictError,
+    DataLossError,
+    DeadlineExceededError,
+    FailedPreconditionError,
+    IntegrityError,
+    InternalError,
+    InvalidRequestError,
+    NanobatchError,
+    NotFoundError,
+    OutOfRangeError,
+    PermissionDeniedError,
+    RateLimitedError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnreachableError,
+    UnsupportedError,
+    Violation,
+)
+from nanobatch_client.models import (
+    Cancellation,
+    Charged,
+    Estimate,
+    Execution,
+    ExecutionMode,
+    ExecutionState,
+    ExecutionUpdate,
+    Image,
+    ImageKind,
+    ImagePrice,
+    KeyCheck,
+    Model,
+    PauseReason,
+    Progress,
+    ProgressUpdate,
+    Prompt,
+    Result,
+    ResultError,
+    ResultState,
+    ResultUpdate,
+    Retry,
+    RunOptions,
+    Settings,
+    Stats,
+    UnknownPolicy,
+    Update,
+    Waiting,
+    WaitReason,
+)
+
+if TYPE_CHECKING:
+    from nanobatch_client.client import Client
+
+__all__ = [
+    "AbortedError",
+    "Cancellation",
+    "Charged",
+    "Client",
+    "ConflictError",
+    "DataLossError",
+    "DeadlineExceededError",
+    "Estimate",
+    "Execution",
+    "ExecutionMode",
+    "ExecutionState",
+    "ExecutionUpdate",
+    "FailedPreconditionError",
+    "Image",
+    "ImageKind",
+    "ImagePrice",
+    "IntegrityError",
+    "InternalError",
+    "InvalidRequestError",
+    "KeyCheck",
+    "Model",
+    "NanobatchError",
+    "NotFoundError",
+    "OutOfRangeError",
+    "PauseReason",
+    "PermissionDeniedError",
+    "Progress",
+    "ProgressUpdate",
+    "Prompt",
+    "RateLimitedError",
+    "Result",
+    "ResultError",
+    "ResultState",
+    "ResultUpdate",
+    "Retry",
+    "RunOptions",
+    "Settings",
+    "Stats",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UnknownPolicy",
+    "UnreachableError",
+    "UnsupportedError",
+    "Update",
+    "Violation",
+    "WaitReason",
+    "Waiting",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load :class:`Client` when it is first named (PEP 562)."""
+    if name == "Client":
+        from nanobatch_client.client import Client  # noqa: PLC0415  # gRPC is loaded only by those who call
+
+        return Client
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from pathlib import Path
 from typing import Protocol
 
-from nanobatch_generator.domain import Done, KeyCheck, PictureRequest
+from nanobatch_generator.domain import (
+    CheckedPicture,
+    Completion,
+    Done,
+    Estimate,
+    Failure,
+    InputImage,
+    KeyCheck,
+    Latency,
+    Lease,
+    LeaseRef,
+    PictureRequest,
+    Update,
+    Viewer,
+)
 
 
 class Provider(Protocol):
@@ -19,4 +36,95 @@ class Provider(Protocol):
 
     async def check_key(self, model: str, key: str) -> KeyCheck:
         """Ask, without cost, whether the key is good and the model offered. Raises ProviderError where nobody can tell."""
+        ...
+
+
+class LeaseSource(Protocol):
+    """Storage's queue. Every write is fenced by the lease and may be repeated: the second time changes nothing.
+
+    All raise StorageDownError where storage did not answer, and LeaseLostError where the lease is no longer ours.
+    """
+
+    async def lease(self, max_results: int, wait: timedelta) -> list[Lease]:
+        """Lease up to ``max_results`` results (1 to 100), waiting up to ``wait`` while there is nothing to do."""
+        ...
+
+    async def release(self, refs: Sequence[LeaseRef]) -> None:
+        """Give results back that nothing was sent for. Lost ones are left alone."""
+        ...
+
+    async def start_attempt(self, ref: LeaseRef) -> str:
+        """Write the attempt just before the call and return its id: the last door before money."""
+        ...
+
+    async def fail(self, ref: LeaseRef, attempt_id: str, failure: Failure) -> str:
+        """Close the attempt (empty: none was started) and return the result's state after it."""
+        ...
+
+    async def confirm_key(self, ref: LeaseRef, bucket_id: str) -> None:
+        """Note that the provider took the key of this bucket."""
+        ...
+
+
+class LeaseExtender(Protocol):
+    """The heartbeat's own way to storage: synchronous, because it lives in a thread and must not need the loop."""
+
+    def extend(self, refs: Sequence[LeaseRef], timeout: timedelta) -> list[LeaseRef]:
+        """Extend and return the lost ones. Raises StorageDownError."""
+        ...
+
+    def close(self) -> None:
+        """End; a running call ends with StorageDownError."""
+        ...
+
+
+class Sink(Protocol):
+    """Where finished pictures go."""
+
+    async def complete(self, completion: Completion) -> str:
+        """Hand over all pictures and return the result's state. Raises LeaseLostError, StorageDownError, RemoteError."""
+        ...
+
+
+class Images(Protocol):
+    """Where input pictures come from."""
+
+    async def read(self, user_id: str, image_id: str) -> InputImage:
+        """Return a whole picture of that user. Raises ImageGoneError, StorageDownError."""
+        ...
+
+
+class Pictures(Protocol):
+    """Says whether bytes are a picture, apart from the event loop and under limits."""
+
+    async def check(self, path: Path, thumbnail: Path) -> CheckedPicture:
+        """Decode ``path`` whole and write its thumbnail. Raises PictureRejectedError; anything else is our own fault."""
+        ...
+
+
+class Changes(Protocol):
+    """What storage tells about executions."""
+
+    async def revision(self, viewer: Viewer, execution_id: str) -> int:
+        """Return the highest revision given out. Raises NanobatchError (NOT_FOUND) where the viewer may not see it."""
+        ...
+
+    def follow(self, execution_id: str, after_revision: int) -> AsyncIterator[Update]:
+        """Replicate an execution as admin; ends after its final state. Raises NanobatchError where the stream breaks."""
+        ...
+
+    async def latency(self, model: str) -> Latency:
+        """Return the latency history of a model. Raises NanobatchError."""
+        ...
+
+
+class Messages(Protocol):
+    """Makes what watchers are sent; opaque to the hub, so that it is built once and shared."""
+
+    def with_stats(self, message: object, stats: object) -> object:
+        """Return a copy of ``message`` with newer counts."""
+        ...
+
+    def progress(self, estimate: Estimate, stats: object) -> object:
+        """Return a light progress message."""
         ...

@@ -1,0 +1,52 @@
+# Everything a person or a machine does with this repository. `make help` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+PACKAGES := nanobatch_runtime nanobatch_catalog nanobatch_storage nanobatch_generator nanobatch_gateway nanobatch_embedded nanobatch_client
+
+.PHONY: help setup run test lint format protos published bench clean lock
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.ready ## Make .venv with everything in it
+
+.venv/.ready: requirements/bootstrap.txt requirements/dev.txt scripts/setup.sh $(wildcard */pyproject.toml */*/pyproject.toml)
+	@scripts/setup.sh
+
+run: .venv/.ready ## Start nanobatch on this machine; pictures and database go to ./data
+	@.venv/bin/nanobatch up
+
+test: .venv/.ready ## Run all tests, on private servers that leave nothing behind
+	@scripts/system-packages.sh
+	@$(PY) -m pytest tests $(ARGS)
+
+lint: .venv/.ready ## Style, types, layers, contracts, stubs
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy $(PACKAGES:%=-p %)
+	.venv/bin/lint-imports --no-logo
+	.venv/bin/buf lint
+	.venv/bin/buf format --diff --exit-code
+	.venv/bin/buf breaking --against protos/published.binpb
+	scripts/check-stubs.sh
+
+format: .venv/.ready ## Bring code and protos into their form
+	.venv/bin/ruff check --fix --exit-zero .
+	.venv/bin/ruff format .
+	.venv/bin/buf format --write
+
+protos: .venv/.ready ## Generate the committed stubs anew
+	scripts/protos.sh
+
+published: .venv/.ready ## Publish the contracts as they are: the new baseline of `buf breaking`
+	.venv/bin/buf build --output protos/published.binpb
+
+bench: .venv/.ready ## Measure, as ratios against a bare script in the same run
+	$(PY) -m tests.bench $(ARGS)
+
+lock: .venv/.ready ## Pin the newest dependencies with their hashes
+	scripts/lock.sh
+
+clean: ## Remove what setup and tests made; your data stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,68 @@
+"""A watch that resumes by itself: state replication by revision, so no final state is missed and none comes twice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+import grpc
+
+from nanobatch.gateway.v1 import execution_service_pb2 as pb
+from nanobatch.gateway.v1.execution_service_pb2_grpc import ExecutionServiceAsyncStub
+from nanobatch_client import _translate
+from nanobatch_client._transport import Transport, backoff, has_details
+from nanobatch_client.errors import NanobatchError, UnavailableError
+from nanobatch_client.models import Update
+
+# What a reset connection or a proxy looks like. They count only where no nanobatch server put its own details in: an
+# INTERNAL with an incident id will not get better by asking again.
+_TRANSPORT_CODES = frozenset(
+    {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
+)
+
+
+async def watch(
+    transport: Transport, stub: ExecutionServiceAsyncStub, execution_id: str, after_revision: int
+) -> AsyncGenerator[Update, None]:
+    """Yield updates until the run has ended, over any number of connections.
+
+    Raises:
+        NanobatchError: an end that another connection would not mend (deleted, unknown revision, token refused), or
+            no message for longer than ``transport.patience.watch``.
+    """
+    last = after_revision
+    failures = 0
+    heard = time.monotonic()
+    while True:
+        request = pb.WatchExecutionRequest(execution_id=execution_id, after_revision=last)
+        call = stub.WatchExecution(request, metadata=transport.metadata)
+        try:
+            async for message in call:
+                failures, heard = 0, time.monotonic()
+                # A repeat can only come from a server that replays more than it was asked for: dropped all the same.
+                if message.revision and message.revision <= last:
+                    continue
+                last = max(last, message.revision)
+                update = _translate.update(message)
+                if update is not None:
+                    yield update
+        except grpc.aio.AioRpcError as raw:
+            error = transport.error(raw)
+            if not _resumable(raw, error):
+                raise error from None
+        else:
+            return
+        finally:
+            call.cancel()
+        failures += 1
+        wait = backoff(failures, error)
+        if time.monotonic() - heard + wait > transport.patience.watch.total_seconds():
+            raise error
+        await asyncio.sleep(wait)
+
+
+def _resumable(raw: grpc.aio.AioRpcError, error: NanobatchError) -> bool:
+    if isinstance(error, UnavailableError) or error.reason == "WATCHER_TOO_SLOW":
+        return True
+    return raw.code() in _TRANSPORT_CODES and not has_details(raw)

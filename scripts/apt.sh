@@ -1,0 +1,17 @@
+# Sourced: apt_or_say WHAT PACKAGE... installs Debian packages where that is allowed, else says in one line what to install.
+apt_or_say() {
+  local what=$1
+  shift
+  local sudo=""
+  if [ "$(id -u)" != 0 ]; then
+    if sudo -n true 2>/dev/null; then sudo="sudo -n"; else sudo="no"; fi
+  fi
+  if [ "$sudo" = no ] || ! command -v apt-get >/dev/null; then
+    echo "nanobatch needs $what. Install it with: sudo apt-get install $*" >&2
+    exit 1
+  fi
+  echo "Installing $what: $*" >&2
+  $sudo apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1 || {
+    $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+  } || { echo "Could not install $what. Try: sudo apt-get install $*" >&2; exit 1; }
+}

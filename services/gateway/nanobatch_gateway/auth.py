@@ -1,0 +1,77 @@
+"""Who may call what. A method that is not in the table is called by nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from enum import Enum
+from typing import Protocol
+
+from nanobatch_gateway.domain import LOCAL_CALLER, Caller
+from nanobatch_runtime.errors import UnauthenticatedError
+
+
+class Rule(Enum):
+    """What a method asks of its caller."""
+
+    OPEN = "anybody may call it, and it needs no storage"
+    USER = "any user may call it"
+
+
+_PACKAGE = "/nanobatch.gateway.v1."
+_EXECUTIONS = (
+    "CreateExecution",
+    "EstimateCost",
+    "GetExecution",
+    "ListExecutions",
+    "WatchExecution",
+    "CancelExecution",
+    "PauseExecution",
+    "ResumeExecution",
+    "RetryExecution",
+    "DeleteExecution",
+    "ListResults",
+    "GetResult",
+)
+
+RULES: Mapping[str, Rule] = {
+    **{f"{_PACKAGE}ExecutionService/{name}": Rule.USER for name in _EXECUTIONS},
+    **{f"{_PACKAGE}ImageService/{name}": Rule.USER for name in ("UploadImage", "GetImage", "DownloadImage")},
+    f"{_PACKAGE}ModelService/ListModels": Rule.OPEN,
+    f"{_PACKAGE}ModelService/CheckApiKey": Rule.USER,
+    **{f"/grpc.health.v1.Health/{name}": Rule.OPEN for name in ("Check", "List", "Watch")},
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Rule.OPEN,
+}
+"""By full method name. Denied by default: a new method is dead until somebody decides here."""
+
+
+class Authenticator(Protocol):
+    """Finds out who is calling."""
+
+    async def authenticate(self, metadata: Mapping[str, str]) -> Caller:
+        """Return the caller that the request's metadata prove. Raises UnauthenticatedError."""
+        ...
+
+
+class LocalAuthenticator:
+    """``NANOBATCH_AUTH=local``: whoever reaches the loopback port is the one local admin."""
+
+    async def authenticate(self, metadata: Mapping[str, str]) -> Caller:  # noqa: ARG002  # the port's signature
+        """See :class:`Authenticator`; the metadata are not looked at."""
+        return LOCAL_CALLER
+
+
+_caller: ContextVar[Caller | None] = ContextVar("nanobatch_caller", default=None)
+
+
+def set_caller(caller: Caller) -> None:
+    """Note who makes the current call."""
+    _caller.set(caller)
+
+
+def current_caller() -> Caller:
+    """Return who makes the current call. Raises UnauthenticatedError where nobody was let in."""
+    caller = _caller.get()
+    if caller is None:
+        raise UnauthenticatedError("This call was made by nobody we know.")
+    return caller

@@ -1,0 +1,315 @@
+"""What the gateway thinks in: callers, requests before and after validation, keys, and its own errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import IntEnum
+from typing import Any, TypeAlias
+
+from nanobatch_catalog import Model
+from nanobatch_runtime.errors import (
+    FieldViolation,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from nanobatch_runtime.keyring import Sealed
+
+Message: TypeAlias = Any
+"""A message of the public contract, made by storage or a generator, that is handed on without looking inside."""
+
+MAX_PROMPTS = 100
+MAX_PROMPT_CHARACTERS = 10_000
+MAX_VARIATIONS = 4
+MAX_UPLOAD_BYTES = 10 * 1024 * 1024
+
+
+class Mode(IntEnum):
+    """How pictures are bought; the numbers are those of ``nanobatch.gateway.v1.ExecutionMode``."""
+
+    UNSPECIFIED = 0
+    STANDARD = 1
+    ECONOMY = 2
+
+
+class UnknownPolicy(IntEnum):
+    """What follows a call of unknown outcome; the numbers are those of ``nanobatch.gateway.v1.UnknownPolicy``."""
+
+    UNSPECIFIED = 0
+    RETRY = 1
+    FAIL = 2
+
+
+class UploadKind(IntEnum):
+    """What an uploaded picture is for; the numbers are those of ``nanobatch.gateway.v1.ImageKind``."""
+
+    REFERENCE = 1
+    SOURCE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is calling, as authenticated here; never taken from what a client says about itself."""
+
+    user_id: str
+    admin: bool
+    name: str = ""
+
+
+LOCAL_CALLER = Caller("00000000-0000-4000-8000-000000000001", admin=True, name="local")
+"""The one user of ``NANOBATCH_AUTH=local``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a picture is to look like; empty fields mean the model's default."""
+
+    aspect_ratio: str = ""
+    image_size: str = ""
+    format: str = ""
+    match_source_size: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PromptDraft:
+    """One prompt as it came in, unchecked."""
+
+    text: str
+    source_image_id: str = ""
+    reference_image_ids: tuple[str, ...] = ()
+    variations: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionDraft:
+    """A request as it came in, unchecked; None means that the field was left out."""
+
+    model: str = ""
+    request_id: str = ""
+    workflow_id: str = ""
+    parent_execution_id: str = ""
+    api_key: str | None = field(default=None, repr=False)
+    credential_id: str | None = None
+    prompts_text: str = ""
+    prompts: tuple[PromptDraft, ...] = ()
+    prompt_prefix: str = ""
+    prompt_suffix: str = ""
+    reference_image_ids: tuple[str, ...] = ()
+    output: Output = Output()
+    variations: int | None = None
+    seed: int | None = None
+    mode: int = 0
+    max_cost_micros: int | None = None
+    max_attempts: int | None = None
+    timeout: timedelta | None = None
+    on_unknown: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One good prompt: ``text`` as given, without prefix and suffix; no references mean the common ones."""
+
+    text: str
+    variations: int
+    source_image_id: str = ""
+    reference_image_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionRequest:
+    """A request that passed validation, with every default filled in. ``api_key`` is empty where none is needed."""
+
+    model: Model
+    prompts: tuple[Prompt, ...]
+    variations: int
+    max_attempts: int
+    timeout: timedelta
+    on_unknown: UnknownPolicy
+    mode: Mode
+    request_id: str = ""
+    workflow_id: str = ""
+    parent_execution_id: str = ""
+    api_key: str = field(default="", repr=False)
+    prompt_prefix: str = ""
+    prompt_suffix: str = ""
+    reference_image_ids: tuple[str, ...] = ()
+    output: Output = Output()
+    seed: int | None = None
+    max_cost_micros: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def image_count(self) -> int:
+        """How many pictures are asked for, variations counted."""
+        return sum(prompt.variations for prompt in self.prompts)
+
+
+@dataclass(frozen=True, slots=True)
+class SealedKey:
+    """A provider key under encryption. ``credential_id`` is part of what is authenticated with it."""
+
+    credential_id: str
+    sealed: Sealed
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewExecution:
+    """All that storage is told about a new execution. Money in micros; ``key`` is None for models that need none."""
+
+    request: ExecutionRequest
+    request_hash: str
+    fingerprint: str
+    key: SealedKey | None
+    estimated_cost_micros: int
+    reservation_micros: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredExecution:
+    """What the gateway must know of an execution to check a resume or a retry against it."""
+
+    execution: Message
+    model: str
+    provider: str
+    prompt_prefix: str
+    prompt_suffix: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromptEdit:
+    """A changed prompt of one result."""
+
+    result_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDraft:
+    """A retry as it came in, unchecked."""
+
+    execution_id: str
+    request_id: str = ""
+    result_ids: tuple[str, ...] = ()
+    edits: tuple[PromptEdit, ...] = ()
+    api_key: str | None = field(default=None, repr=False)
+    credential_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeDraft:
+    """A resumption as it came in, unchecked."""
+
+    execution_id: str
+    api_key: str | None = field(default=None, repr=False)
+    credential_id: str | None = None
+    max_cost_micros: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a list; ``cursor`` is empty on the last one."""
+
+    items: Sequence[Message]
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One step of a watch. ``revision`` is 0 for light progress, which is never replayed."""
+
+    revision: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture that was fully decoded and cleaned: by content, in pixels and bytes, SHA-256 in hex."""
+
+    mime_type: str
+    width: int
+    height: int
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyVerdict:
+    """What a provider says of a key; ``message`` is a sentence when something is wrong."""
+
+    valid: bool
+    model_available: bool
+    message: str
+
+
+class InvalidRequestError(InvalidArgumentError):
+    """Fields are wrong. Carries every violation; the reason is NOT_SUPPORTED_YET where nothing else is wrong."""
+
+    def __init__(self, violations: Sequence[FieldViolation]) -> None:
+        """``violations`` are at least one, in the order of the request's fields."""
+        first = violations[0]
+        message = f"{first.field}: {first.description}"
+        if len(violations) > 1:
+            others = list(dict.fromkeys(violation.field for violation in violations[1:]))
+            shown = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")  # noqa: PLR2004  # a glance, not the list
+            message += f" {len(violations) - 1} more: {shown}."
+        unsupported = all(violation.reason == "NOT_SUPPORTED_YET" for violation in violations)
+        super().__init__(message, violations=violations, reason="NOT_SUPPORTED_YET" if unsupported else None)
+
+
+class ImageNotFoundError(NotFoundError):
+    """There is no such picture, or the caller may not see it."""
+
+    reason = "IMAGE_NOT_FOUND"
+
+
+class StorageUnavailableError(UnavailableError):
+    """Storage cannot be reached, or did not answer in time."""
+
+    reason = "STORAGE_UNAVAILABLE"
+
+
+class GeneratorUnavailableError(UnavailableError):
+    """No generator can be reached."""
+
+    reason = "GENERATOR_UNAVAILABLE"
+
+
+class StartingError(UnavailableError):
+    """The gateway has not met storage yet."""
+
+    reason = "STARTING"
+
+
+class SourceLostError(UnavailableError):
+    """A stream of changes broke off: follow another one from the last revision. Never leaves the gateway."""
+
+    reason = "SOURCE_LOST"
+
+
+class WatchMovedError(UnavailableError):
+    """The watch ends here and goes on elsewhere, from the revision in the metadata."""
+
+    reason = "WATCH_MOVED"
+
+
+class ReaderTooSlowError(ResourceExhaustedError):
+    """The client did not take a message in time."""
+
+    reason = "READER_TOO_SLOW"
+
+
+class WatcherTooSlowError(ResourceExhaustedError):
+    """The watcher did not take an update in time; it may resume from the revision in the metadata."""
+
+    reason = "WATCHER_TOO_SLOW"
+
+
+class UploadTooSlowError(ResourceExhaustedError):
+    """The bytes of an upload did not come in time."""
+
+    reason = "UPLOAD_TOO_SLOW"

@@ -1,0 +1,195 @@
+"""What the use cases need from outside.
+
+Whatever talks to storage raises storage's own answer unchanged (:class:`~nanobatch_runtime.errors.RemoteError`), and
+:class:`~nanobatch_gateway.domain.StorageUnavailableError` where there was none. What a caller may not see is answered
+exactly like what does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+from nanobatch_gateway.domain import (
+    Caller,
+    KeyVerdict,
+    Message,
+    NewExecution,
+    Page,
+    Picture,
+    PromptEdit,
+    SealedKey,
+    StoredExecution,
+    Update,
+    UploadKind,
+)
+from nanobatch_runtime.keyring import Sealed
+
+
+class Executions(Protocol):
+    """Executions as their owner sees them."""
+
+    async def create(self, caller: Caller, new: NewExecution) -> Message:
+        """Store it with all its results and return the execution; a repeat returns the stored one."""
+        ...
+
+    async def get(self, caller: Caller, execution_id: str) -> StoredExecution:
+        """Return one."""
+        ...
+
+    async def list(self, caller: Caller, *, size: int, cursor: str) -> Page:
+        """Return a page, newest first."""
+        ...
+
+    async def delete(self, caller: Caller, execution_id: str) -> None:
+        """Delete a final one."""
+        ...
+
+
+class Controls(Protocol):
+    """What can be done to a running execution. Each answers with the public response."""
+
+    async def cancel(self, caller: Caller, execution_id: str) -> Message:
+        """Cancel all that has not been sent."""
+        ...
+
+    async def pause(self, caller: Caller, execution_id: str) -> Message:
+        """Start no further calls."""
+        ...
+
+    async def resume(
+        self, caller: Caller, execution_id: str, *, key: SealedKey | None, max_cost_micros: int | None
+    ) -> Message:
+        """Go on, with another key or cap where given."""
+        ...
+
+    async def retry(
+        self,
+        caller: Caller,
+        execution_id: str,
+        *,
+        request_id: str,
+        request_hash: str,
+        result_ids: Sequence[str],
+        edits: Sequence[PromptEdit],
+        key: SealedKey | None,
+    ) -> Message:
+        """Bring the named results (none: all failed ones) back to PENDING."""
+        ...
+
+
+class Results(Protocol):
+    """Results as their owner sees them."""
+
+    async def get(self, caller: Caller, result_id: str) -> Message:
+        """Return one."""
+        ...
+
+    async def list(
+        self, caller: Caller, execution_id: str, *, states: Sequence[int], size: int, cursor: str
+    ) -> Page:
+        """Return a page by batch index and variation; no ``states`` mean all."""
+        ...
+
+
+class Latencies(Protocol):
+    """The latency history of models."""
+
+    async def median(self, model: str) -> timedelta | None:
+        """Return how long a successful call takes; None where there is no history."""
+        ...
+
+
+class Images(Protocol):
+    """Stored pictures."""
+
+    async def find(self, caller: Caller, image_ids: Collection[str]) -> dict[str, Message]:
+        """Return by id those that exist and that the caller may see."""
+        ...
+
+    async def put(self, caller: Caller, image_id: str, kind: UploadKind, picture: Picture, path: Path) -> Message:
+        """Store the file at ``path`` under a new id and return its description."""
+        ...
+
+    def read(self, caller: Caller, image_id: str) -> AbstractAsyncContextManager[AsyncIterator[Message]]:
+        """Open a picture: its description first, then its bytes, as messages of the public download stream."""
+        ...
+
+
+class Accounts(Protocol):
+    """Users, and secrets that all replicas share."""
+
+    async def ensure_user(self, caller: Caller) -> None:
+        """Make sure that the user exists."""
+        ...
+
+    async def ensure_secret(self, name: str, proposal: Sealed) -> Sealed:
+        """Store the proposal unless there is a secret of that name, and return the stored one."""
+        ...
+
+
+class Changes(Protocol):
+    """A place where an execution can be followed: a generator, or storage."""
+
+    def follow(
+        self, caller: Caller, execution_id: str, after_revision: int
+    ) -> AbstractAsyncContextManager[AsyncIterator[Update]]:
+        """Open the stream of changes after a revision; leaving the context ends the call upstream.
+
+        The stream ends when the execution has. It raises SourceLostError where it breaks off and can be gone on with
+        elsewhere, and the other side's own error where that is about the execution (NOT_FOUND, OUT_OF_RANGE).
+        """
+        ...
+
+
+class Presence(Protocol):
+    """Whether any generator is there."""
+
+    async def wait(self) -> None:
+        """Return as soon as a generator is connected; at once when one is. Asks nobody: it is told."""
+        ...
+
+
+class KeyChecks(Protocol):
+    """Asks a provider about a key, at no cost."""
+
+    async def check(self, provider: str, model: str, api_key: str) -> KeyVerdict:
+        """Return what the provider says. Raises GeneratorUnavailableError where no generator can ask it."""
+        ...
+
+
+class Pictures(Protocol):
+    """Checks and cleans pictures that strangers sent."""
+
+    async def prepare_upload(self, path: Path, out_path: Path, *, name: str) -> Picture:
+        """Decode the file whole, apply its orientation, drop camera data and write the clean picture to ``out_path``.
+
+        Raises InvalidRequestError where it is no picture that we take; ``name`` is what to call it in the sentence.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ListScope:
+    """Which list a page token belongs to."""
+
+    list: str
+    user_id: str
+    parent_id: str = ""
+    filters: tuple[str, ...] = ()
+
+
+class PageTokens(Protocol):
+    """Makes cursors safe to hand out."""
+
+    def sign(self, scope: ListScope, cursor: str) -> str:
+        """Return the token for a cursor; empty for an empty cursor."""
+        ...
+
+    def open(self, scope: ListScope, token: str) -> str:
+        """Return the cursor. Raises InvalidRequestError (``page_token``) for a token of another list, user or server."""
+        ...

@@ -1,0 +1,1 @@
+"""The public services: translate, call one use case, translate back."""

@@ -1,0 +1,69 @@
+"""Meeting storage: the gateway may start first, and says so until storage is there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import timedelta
+
+import structlog
+
+from nanobatch_gateway.domain import Caller, StartingError
+from nanobatch_gateway.ports import Accounts
+from nanobatch_runtime.backoff import full_jitter
+from nanobatch_runtime.errors import NanobatchError
+from nanobatch_runtime.keyring import Identity, Keyring, SealBrokenError, UnknownKeyError
+
+_log = structlog.get_logger("nanobatch.gateway")
+
+_SECRET = "fingerprint"  # noqa: S105  # the secret's name
+_SECRET_BYTES = 32
+_FIRST_WAIT = timedelta(milliseconds=200)
+_LONGEST_WAIT = timedelta(seconds=2)
+
+
+class Startup:
+    """Makes sure that the local user and the shared secret exist. Until :meth:`run` has ended nobody is let in."""
+
+    def __init__(self, accounts: Accounts, keyring: Keyring, user: Caller) -> None:
+        """``user`` is who every call is made by in local mode."""
+        self._accounts = accounts
+        self._keyring = keyring
+        self._user = user
+        self._secret: bytes | None = None
+
+    async def run(self) -> None:
+        """Try until it works. Raises only what no repeat can mend: the secret does not open with this ENCRYPTION_KEY."""
+        failures = 0
+        while True:
+            try:
+                await self._accounts.ensure_user(self._user)
+                self._secret = await self._shared_secret()
+            except (UnknownKeyError, SealBrokenError):
+                raise
+            except NanobatchError as error:
+                failures += 1
+                _log.warning("gateway.waits_for_storage", failures=failures, reason=error.reason)
+                await asyncio.sleep(full_jitter(failures, base=_FIRST_WAIT, cap=_LONGEST_WAIT).total_seconds())
+            else:
+                _log.info("gateway.storage_met")
+                return
+
+    async def _shared_secret(self) -> bytes:
+        identity = Identity("secret", "", _SECRET)
+        proposal = self._keyring.seal(os.urandom(_SECRET_BYTES).hex(), identity)
+        stored = await self._accounts.ensure_secret(_SECRET, proposal)
+        return bytes.fromhex(self._keyring.open(stored, identity))
+
+    def secret(self) -> bytes:
+        """Return the HMAC key of fingerprints. Raises StartingError until storage was met."""
+        if self._secret is None:
+            raise StartingError(
+                "The gateway is waiting for storage to come up; try again in a moment.",
+                retry_after=timedelta(seconds=1),
+            )
+        return self._secret
+
+    def require(self) -> None:
+        """Raise StartingError until storage was met."""
+        self.secret()

@@ -1,0 +1,88 @@
+"""UploadImage: bytes to a private file, counted while they come; checked, cleaned, handed to storage."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+from nanobatch_gateway.domain import (
+    MAX_UPLOAD_BYTES,
+    Caller,
+    Message,
+    UploadKind,
+    UploadTooSlowError,
+)
+from nanobatch_gateway.fields import Violations, shown
+from nanobatch_gateway.ports import Images, Pictures
+from nanobatch_runtime.ids import new_id
+
+MAX_CHUNK_BYTES = 1024 * 1024
+MAX_NAME_CHARACTERS = 255
+
+
+class UploadImage:
+    """Takes pictures in."""
+
+    def __init__(
+        self, pictures: Pictures, images: Images, folder: Path, *, time_limit: timedelta = timedelta(minutes=5)
+    ) -> None:
+        """``folder`` is private to this process; ``time_limit`` is how long the bytes may take to come."""
+        self._pictures = pictures
+        self._images = images
+        self._folder = folder
+        self._time_limit = time_limit
+
+    async def __call__(self, caller: Caller, kind: int, name: str, chunks: AsyncIterator[bytes]) -> Message:
+        """Store one picture and return its description.
+
+        Raises InvalidRequestError for a bad header, more than 10 MiB (at once, without reading on) and what is no good
+        picture; UploadTooSlowError. Nothing of it stays in the folder, whatever happens.
+        """
+        checked = _kind(kind, name)
+        image_id = new_id()
+        raw, clean = self._folder / f"{image_id}.raw", self._folder / f"{image_id}.clean"
+        try:
+            try:
+                async with asyncio.timeout(self._time_limit.total_seconds()):
+                    await _spool(chunks, raw)
+            except TimeoutError:
+                raise UploadTooSlowError(
+                    f"The bytes did not come within {self._time_limit.total_seconds():g} s."
+                ) from None
+            picture = await self._pictures.prepare_upload(raw, clean, name=shown(name) if name else "The upload")
+            return await self._images.put(caller, image_id, checked, picture, clean)
+        finally:
+            raw.unlink(missing_ok=True)
+            clean.unlink(missing_ok=True)
+
+
+def _kind(kind: int, name: str) -> UploadKind:
+    found = Violations()
+    if kind and kind not in set(UploadKind):
+        found.add("header.kind", "Only REFERENCE and SOURCE pictures are uploaded.", "UNKNOWN_VALUE")
+    if len(name) > MAX_NAME_CHARACTERS:
+        found.add("header.filename", f"The name is longer than {MAX_NAME_CHARACTERS} characters.", "TOO_LONG")
+    found.raise_any()
+    return UploadKind(kind or UploadKind.REFERENCE)
+
+
+async def _spool(chunks: AsyncIterator[bytes], path: Path) -> None:
+    """Write the chunks to a new file that only this user can read."""
+    path.touch(mode=0o600, exist_ok=False)
+    size = 0
+    with path.open("wb", buffering=0) as file:
+        async for chunk in chunks:
+            size += len(chunk)
+            found = Violations()
+            if len(chunk) > MAX_CHUNK_BYTES:
+                found.add("chunk", "A chunk is larger than 1 MiB.", "TOO_LONG")
+            if size > MAX_UPLOAD_BYTES:
+                found.add("chunk", "The picture is larger than 10 MiB.", "TOO_LONG")
+            found.raise_any()
+            await asyncio.to_thread(file.write, chunk)
+    if not size:
+        found = Violations()
+        found.add("chunk", "The picture has no bytes.", "REQUIRED")
+        found.raise_any()

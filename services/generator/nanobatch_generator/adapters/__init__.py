@@ -1,0 +1,1 @@
+"""The generator's ways to storage."""

@@ -1,0 +1,86 @@
+"""Leases over storage's LeaseService: one adapter for the loop, one for the heartbeat's thread."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import timedelta
+
+import grpc
+
+from nanobatch.storage.v1 import lease_service_pb2 as pb
+from nanobatch.storage.v1.lease_service_pb2_grpc import LeaseServiceStub
+from nanobatch_generator.adapters.errors_grpc import answer, translated
+from nanobatch_generator.domain import Failure, Lease, LeaseRef
+from nanobatch_generator.translate import (
+    duration,
+    failure_to_proto,
+    lease_from_proto,
+    ref_from_proto,
+    ref_to_proto,
+    state_name,
+)
+from nanobatch_runtime.rpc import options
+from nanobatch_runtime.rpc.channel import UNARY_LIMIT
+
+_LIMIT = UNARY_LIMIT.total_seconds()
+# A long poll may be answered at its last moment: its deadline lies behind that, because an answer that comes after the
+# deadline holds leases that nobody then knows of.
+_POLL_MARGIN = 10.0
+
+
+class GrpcLeases:
+    """See :class:`nanobatch_generator.ports.LeaseSource`."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        """``channel`` belongs to the caller."""
+        self._stub = LeaseServiceStub(channel)
+
+    async def lease(self, max_results: int, wait: timedelta) -> list[Lease]:
+        """See the port."""
+        request = pb.LeaseResultsRequest(max_results=max_results, wait=duration(wait))
+        response = await answer(self._stub.LeaseResults(request, timeout=wait.total_seconds() + _POLL_MARGIN))
+        return [lease_from_proto(lease) for lease in response.leases]
+
+    async def release(self, refs: Sequence[LeaseRef]) -> None:
+        """See the port."""
+        request = pb.ReleaseLeasesRequest(leases=[ref_to_proto(ref) for ref in refs])
+        await answer(self._stub.ReleaseLeases(request, timeout=_LIMIT))
+
+    async def start_attempt(self, ref: LeaseRef) -> str:
+        """See the port."""
+        request = pb.StartAttemptRequest(lease=ref_to_proto(ref))
+        return (await answer(self._stub.StartAttempt(request, timeout=_LIMIT))).attempt_id
+
+    async def fail(self, ref: LeaseRef, attempt_id: str, failure: Failure) -> str:
+        """See the port."""
+        request = pb.FailResultRequest(
+            lease=ref_to_proto(ref), attempt_id=attempt_id, failure=failure_to_proto(failure)
+        )
+        return state_name((await answer(self._stub.FailResult(request, timeout=_LIMIT))).state)
+
+    async def confirm_key(self, ref: LeaseRef, bucket_id: str) -> None:
+        """See the port."""
+        request = pb.ConfirmKeyRequest(lease=ref_to_proto(ref), bucket_id=bucket_id)
+        await answer(self._stub.ConfirmKey(request, timeout=_LIMIT))
+
+
+class GrpcLeaseExtender:
+    """See :class:`nanobatch_generator.ports.LeaseExtender`; has a channel of its own, which it closes."""
+
+    def __init__(self, target: str) -> None:
+        """Connect to ``target`` when first used."""
+        # A subchannel pool of its own: sharing the loop's connection would let a stuck stream there hold up the heart.
+        self._channel = grpc.insecure_channel(target, options=[*options.CHANNEL, ("grpc.use_local_subchannel_pool", 1)])
+        self._stub = LeaseServiceStub(self._channel)
+
+    def extend(self, refs: Sequence[LeaseRef], timeout: timedelta) -> list[LeaseRef]:
+        """See the port."""
+        request = pb.ExtendLeasesRequest(leases=[ref_to_proto(ref) for ref in refs])
+        with translated():
+            response = self._stub.ExtendLeases(request, timeout=math.ceil(timeout.total_seconds() * 1000) / 1000)
+        return [ref_from_proto(ref) for ref in response.lost]
+
+    def close(self) -> None:
+        """See the port."""
+        self._channel.close()

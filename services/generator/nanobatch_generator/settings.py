@@ -1,0 +1,50 @@
+"""What a generator is told from outside; the only reader of the environment."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import Field, SecretStr, field_validator
+
+from nanobatch_runtime.keyring import Keyring
+from nanobatch_runtime.settings import Settings
+
+
+class GeneratorSettings(Settings):
+    """One generator's settings; each field names its variable."""
+
+    listen: str = Field(default="127.0.0.1:50052", validation_alias="NANOBATCH_GENERATOR_GRPC")
+    """Where GeneratorService listens: ``host:port`` or ``unix:/path``."""
+    storage_target: str = Field(default="127.0.0.1:50053", validation_alias="NANOBATCH_STORAGE_TARGET")
+    """Where storage is: ``dns:///host:port``, ``host:port`` or ``unix:/path``."""
+    concurrency: int = Field(default=32, ge=1, le=1000, validation_alias="NANOBATCH_GENERATOR_CONCURRENCY")
+    """Calls to providers at a time."""
+    encryption_key: SecretStr = Field(validation_alias="ENCRYPTION_KEY")
+    """The key ring that opens provider keys."""
+    gemini_base_url: str = Field(default="", validation_alias="NANOBATCH_GEMINI_BASE_URL")
+    """Address of the Gemini API; empty: Google's own."""
+    sandbox_delay: float = Field(default=1.0, ge=0, le=60, validation_alias="NANOBATCH_SANDBOX_DELAY")
+    """Seconds that the sandbox takes for a picture unless the prompt says otherwise."""
+    data_dir: Path = Field(default=Path("data"), validation_alias="NANOBATCH_DATA_DIR")
+    """Folder of the spool."""
+    drain_seconds: float = Field(default=20.0, ge=0, le=3600, validation_alias="NANOBATCH_DRAIN_SECONDS")
+    """How long running calls may go on after SIGTERM."""
+    log_level: str = Field(default="info", validation_alias="NANOBATCH_LOG_LEVEL")
+    """debug, info, warning or error."""
+
+    @field_validator("encryption_key")
+    @classmethod
+    def _is_a_ring(cls, value: SecretStr) -> SecretStr:
+        Keyring.parse(value.get_secret_value())
+        return value
+
+    @property
+    def keyring(self) -> Keyring:
+        """The master keys."""
+        return Keyring.parse(self.encryption_key.get_secret_value())
+
+    @property
+    def drain(self) -> timedelta:
+        """The grace of a stop."""
+        return timedelta(seconds=self.drain_seconds)

@@ -1,0 +1,1 @@
+"""SQL and files behind the ports, one file per technology and port."""

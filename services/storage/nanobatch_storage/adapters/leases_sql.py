@@ -1,0 +1,303 @@
+"""Leases out of the database. The same statements serve SQLite and PostgreSQL (docs/adr/0003-one-lease-statement.md)."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, ScalarSelect, bindparam, case, func, or_, select, update
+
+from nanobatch_storage.adapters import ledger_sql, rows
+from nanobatch_storage.adapters.credentials_sql import wipe_key_if_done
+from nanobatch_storage.adapters.database import Database, Transaction
+from nanobatch_storage.adapters.tables import buckets, credentials, executions, results
+from nanobatch_storage.domain import (
+    RUNNABLE_EXECUTION_STATES,
+    Bucket,
+    EncryptedKey,
+    Execution,
+    ExecutionState,
+    Lease,
+    LeaseRef,
+    PauseReason,
+    Result,
+    ResultState,
+)
+from nanobatch_storage.fairness import Candidate, share
+
+_ACTIVE = or_(executions.c.state.in_(["PENDING", "PROCESSING", "PAUSED"]), executions.c.open_attempts > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a look for work gave."""
+
+    leases: tuple[Lease, ...]
+    touched: tuple[str, ...]
+    """Executions that changed."""
+    look_again_at: datetime | None
+    """When the next result becomes ready by itself; None: none does."""
+    now: datetime
+
+
+@dataclass(slots=True)
+class _Survey:
+    candidates: list[Candidate]
+    user_in_flight: Counter[str]
+    room: dict[str, int]
+    look_again_at: datetime | None
+
+
+class SqlLeases:
+    """See :class:`nanobatch_storage.ports.Leases`."""
+
+    def __init__(
+        self, database: Database, *, duration: timedelta, loop_lag: Callable[[], timedelta] = lambda: timedelta(0)
+    ) -> None:
+        """``loop_lag`` says for how long no heartbeat could arrive lately; no lease counts as expired within it."""
+        self._database = database
+        self._duration = duration
+        self._loop_lag = loop_lag
+
+    async def take(self, slots: int) -> Taken:
+        """Lease up to ``slots`` results: fairly, inside windows and caps."""
+        async with self._database.read() as tx:
+            survey = await self._survey(tx)
+            now = tx.now
+        dealt = share(survey.candidates, slots=slots, user_in_flight=survey.user_in_flight, room=survey.room)
+        bucket_of = {candidate.execution_id: candidate.bucket_id for candidate in survey.candidates}
+        leases: list[Lease] = []
+        touched: list[str] = []
+        for execution_id, count in dealt.items():
+            taken, changed = await self._take_from(execution_id, bucket_of[execution_id], count)
+            leases += taken
+            if changed:
+                touched.append(execution_id)
+        return Taken(tuple(leases), tuple(touched), survey.look_again_at, now)
+
+    async def _survey(self, tx: Transaction) -> _Survey:
+        e = executions.c
+        query = (
+            select(
+                e.id, e.user_id, e.bucket_id, e.state, e.pending, e.processing, e.create_time,
+                _in_flight().label("in_flight"),
+                _first(ResultState.PENDING).label("first_waiting"),
+                _first(ResultState.PROCESSING).label("first_expiry"),
+            )
+            .where(_ACTIVE)
+        )  # fmt: skip
+        active = (await tx.connection.execute(query)).all()
+        survey = _Survey([], Counter(), {}, None)
+        in_flight: Counter[str] = Counter()
+        for row in active:
+            survey.user_in_flight[row.user_id] += row.in_flight
+            in_flight[row.bucket_id] += row.in_flight
+        found = await tx.connection.execute(select(buckets).where(buckets.c.id.in_(list(in_flight))))
+        by_id = {row.id: rows.bucket_from(row) for row in found}
+        for bucket in by_id.values():
+            survey.room[bucket.id] = _window(bucket, tx.now) - in_flight[bucket.id]
+        expired = tx.now - self._loop_lag()
+        for row in active:
+            if row.state not in RUNNABLE_EXECUTION_STATES:
+                continue
+            cooling_until = by_id[row.bucket_id].cooldown_until
+            times = [time for time in (row.first_waiting, row.first_expiry) if time is not None]
+            if not times:
+                continue
+            when = max(min(times), cooling_until) if cooling_until else min(times)
+            if when > tx.now:
+                survey.look_again_at = min(when, survey.look_again_at or when)
+                continue
+            if row.first_expiry is not None and row.first_expiry <= expired:
+                survey.room[row.bucket_id] += row.processing  # lost leases still count as in flight: they take no room
+            survey.candidates.append(
+                Candidate(
+                    row.id, row.user_id, row.bucket_id, row.in_flight, row.pending + row.processing, row.create_time
+                )
+            )
+        return survey
+
+    async def _take_from(self, execution_id: str, bucket_id: str, count: int) -> tuple[list[Lease], bool]:
+        async def work(tx: Transaction) -> tuple[list[Lease], bool]:
+            bucket = await rows.lock_bucket(tx, bucket_id)
+            execution = await rows.lock_execution(tx, execution_id)
+            if (
+                execution is None
+                or execution.state not in RUNNABLE_EXECUTION_STATES
+                or execution.bucket_id != bucket_id
+                or bucket.is_cooling(tx.now)
+            ):
+                return [], False
+            before = execution.revision
+            picked = await self._pick(tx, execution, bucket, count)
+            leased = await self._lease(tx, execution, picked)
+            if execution.revision == before:
+                return [], False
+            execution.close_if_done(tx.now)
+            await wipe_key_if_done(tx, execution)
+            await rows.save(tx, [execution])
+            key = await _key_of(tx, execution)
+            check = bucket.needs_key_check(tx.now)
+            return [Lease(execution, result, key, check, self._duration) for result in leased], True
+
+        return await self._database.write(work)
+
+    async def _pick(self, tx: Transaction, execution: Execution, bucket: Bucket, count: int) -> list[Result]:
+        """Lock up to ``count`` ready results; lost ones first, waiting ones as far as the window has room."""
+        in_flight = select(func.sum(_in_flight()))
+        in_flight = in_flight.where(_ACTIVE, executions.c.bucket_id == bucket.id)
+        room = _window(bucket, tx.now) - int((await tx.connection.execute(in_flight)).scalar_one() or 0)
+        expired = tx.now - self._loop_lag()
+        ready = or_(
+            (results.c.state == ResultState.PENDING) & (results.c.ready_at <= tx.now),
+            (results.c.state == ResultState.PROCESSING) & (results.c.ready_at <= expired),
+        )
+        # PROCESSING sorts behind PENDING: descending brings lost leases first. The ids picked are locked and stay picked:
+        # unlike UPDATE ... IN (SELECT ... LIMIT), no plan can take more of them.
+        statement = (
+            select(results)
+            .where(results.c.execution_id == execution.id, ready)
+            .order_by(results.c.state.desc(), results.c.batch_index, results.c.variation)
+            .limit(count)
+            .with_for_update(key_share=True, skip_locked=True)
+        )
+        picked: list[Result] = []
+        for row in await tx.connection.execute(statement):
+            result = rows.result_from(row)
+            if result.state is ResultState.PENDING:
+                if room <= 0:
+                    continue
+                room -= 1
+            picked.append(result)
+        return picked
+
+    async def _lease(self, tx: Transaction, execution: Execution, picked: Sequence[Result]) -> list[Result]:
+        leased: list[Result] = []
+        lost = [result for result in picked if result.state is ResultState.PROCESSING]
+        failed = await ledger_sql.close_lost(tx, execution, lost)
+        for result in picked:
+            if result.id in failed:
+                continue
+            if not execution.has_room():
+                if execution.reserved_micros == 0:  # nothing out that could still turn out cheaper
+                    execution.pause(PauseReason.SPEND_CAP)
+                if result.state is ResultState.PROCESSING:  # the lost one waits like the others
+                    result.drop_lease()
+                    result.ready_at = tx.now
+                    execution.move(result, ResultState.PENDING)
+                continue
+            result.reserved_micros = execution.reservation_micros
+            execution.reserved_micros += result.reserved_micros
+            result.lease_id = str(uuid.uuid4())
+            result.ready_at = result.lease_expires_at = tx.now + self._duration
+            execution.move(result, ResultState.PROCESSING)
+            leased.append(result)
+        if leased and execution.state is ExecutionState.PENDING:
+            execution.state = ExecutionState.PROCESSING
+            execution.start_time = execution.start_time or tx.now
+            execution.touch()
+        await rows.save(tx, list(picked))
+        return leased
+
+    async def extend(self, leases: Sequence[LeaseRef]) -> list[LeaseRef]:
+        """Extend leases to their full length from now; returns the lost ones."""
+
+        async def work(tx: Transaction) -> list[LeaseRef]:
+            wanted = {ref.result_id: ref.lease_id for ref in leases}
+            statement = rows.for_update(
+                select(results.c.id, results.c.lease_id, results.c.state)
+                .where(results.c.id.in_(list(wanted)))
+                .order_by(results.c.id)
+            )
+            held = {
+                row.id: row.state
+                for row in await tx.connection.execute(statement)
+                if row.lease_id == wanted[row.id]
+                and row.state in (ResultState.PROCESSING, ResultState.CANCELLED)
+            }  # fmt: skip
+            until = tx.now + self._duration
+            # A cancelled result's call runs on, so that its picture is kept; but it is never ready again.
+            working = [result_id for result_id, state in held.items() if state == ResultState.PROCESSING]
+            change = update(results).where(results.c.id.in_(bindparam("ids", expanding=True)))
+            if working:
+                await tx.connection.execute(change.values(lease_expires_at=until, ready_at=until), {"ids": working})
+            if len(working) < len(held):
+                late = [result_id for result_id in held if result_id not in working]
+                await tx.connection.execute(change.values(lease_expires_at=until), {"ids": late})
+            return [ref for ref in leases if ref.result_id not in held]
+
+        return await self._database.write(work) if leases else []
+
+    async def expire_all(self) -> None:
+        """Let every lease run out now: at the start of the one process that held them all."""
+
+        async def work(tx: Transaction) -> None:
+            held = (results.c.lease_expires_at > tx.now) & results.c.lease_id.is_not(None)
+            await tx.connection.execute(
+                update(results)
+                .where(held, results.c.state == ResultState.PROCESSING)
+                .values(lease_expires_at=tx.now, ready_at=tx.now)
+            )
+            await tx.connection.execute(
+                update(results).where(held, results.c.state == ResultState.CANCELLED).values(lease_expires_at=tx.now)
+            )
+
+        await self._database.write(work)
+
+    async def resume_due(self) -> list[str]:
+        """Resume executions whose pause ends by itself by now (a daily quota has reset); returns their ids."""
+        due = (executions.c.state == ExecutionState.PAUSED, executions.c.resume_time.is_not(None))
+        async with self._database.read() as tx:
+            query = select(executions.c.id).where(*due, executions.c.resume_time <= tx.now)
+            found = [row.id for row in await tx.connection.execute(query)]
+        resumed = []
+        for execution_id in found:
+
+            async def work(tx: Transaction, execution_id: str = execution_id) -> bool:
+                execution = await rows.lock_execution(tx, execution_id)
+                if (
+                    execution is None
+                    or execution.state is not ExecutionState.PAUSED
+                    or execution.resume_time is None
+                    or execution.resume_time > tx.now
+                ):
+                    return False
+                execution.resume()
+                await rows.save(tx, [execution])
+                return True
+
+            if await self._database.write(work):
+                resumed.append(execution_id)
+        return resumed
+
+
+def _first(state: ResultState) -> ScalarSelect[datetime]:
+    return (
+        select(func.min(results.c.ready_at))
+        .where(results.c.execution_id == executions.c.id, results.c.ready_at.is_not(None), results.c.state == state)
+        .scalar_subquery()
+    )
+
+
+def _window(bucket: Bucket, now: datetime) -> int:
+    """Calls in flight that a bucket may have: one until its key is known to be good."""
+    return 1 if bucket.needs_key_check(now) else max(1, math.floor(bucket.window))
+
+
+def _in_flight() -> ColumnElement[int]:
+    # Calls that are out of a cancelled execution still count; so do leases whose call has not begun.
+    e = executions.c
+    return case((e.open_attempts > e.processing, e.open_attempts), else_=e.processing)
+
+
+async def _key_of(tx: Transaction, execution: Execution) -> tuple[str, EncryptedKey] | None:
+    if execution.credential_id is None:
+        return None
+    query = select(credentials.c.id, credentials.c.record).where(credentials.c.id == execution.credential_id)
+    row = (await tx.connection.execute(query)).one()
+    return None if row.record is None else (row.id, rows.key_from_record(row.record))
+

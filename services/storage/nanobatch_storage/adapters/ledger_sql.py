@@ -1,0 +1,437 @@
+"""Attempts: written before the call, closed once, by attempt id and lease; what they cost moves into their execution."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import timedelta
+
+from nanobatch_runtime.ids import is_id
+from sqlalchemy import insert, select
+
+from nanobatch_storage import pacing, policy
+from nanobatch_storage.adapters import rows
+from nanobatch_storage.adapters.credentials_sql import wipe_key_if_done
+from nanobatch_storage.adapters.database import Database, Transaction
+from nanobatch_storage.adapters.tables import attempts, buckets, executions, images, results
+from nanobatch_storage.domain import (
+    RUNNABLE_EXECUTION_STATES,
+    Attempt,
+    Bucket,
+    Charged,
+    Execution,
+    ExecutionState,
+    Failure,
+    Image,
+    ImageKind,
+    LeaseLostError,
+    LeaseRef,
+    Opening,
+    PauseReason,
+    Result,
+    ResultState,
+    Usage,
+)
+from nanobatch_storage.policy import BucketEffect, Next, Verdict
+
+
+class SqlLedger:
+    """See :class:`nanobatch_storage.ports.Ledger`."""
+
+    def __init__(self, database: Database, *, window: float) -> None:
+        """``window`` is how many calls in flight a bucket begins with, and grows back to."""
+        self._database = database
+        self._window = window
+
+    async def start(self, lease: LeaseRef) -> str:
+        """Open the attempt of a lease and return its id; again the same id. Raises LeaseLostError."""
+
+        async def work(tx: Transaction) -> str | None:
+            execution, result = await _fenced(tx, lease)
+            attempt = await _attempt_of(tx, lease)
+            if attempt is not None and attempt.charged is None:
+                return attempt.id
+            expired = result.lease_expires_at is None or result.lease_expires_at <= tx.now
+            if attempt is not None or result.state is not ResultState.PROCESSING or expired:
+                raise LeaseLostError
+            if execution.state not in RUNNABLE_EXECUTION_STATES:
+                give_back(execution, result)
+                result.ready_at = tx.now
+                await rows.save(tx, [result])
+                await rows.save(tx, [execution])
+                return None
+            new = Attempt(
+                id=str(uuid.uuid4()),
+                user_id=result.user_id,
+                execution_id=execution.id,
+                result_id=result.id,
+                bucket_id=execution.bucket_id,
+                job_id=None,
+                lease_id=lease.lease_id,
+                model=execution.model,
+                reserved_micros=result.reserved_micros,
+                start_time=tx.now,
+            )
+            result.reserved_micros = 0
+            execution.open_attempts += 1
+            await rows.add(tx, [new])
+            await rows.save(tx, [result])
+            await rows.save(tx, [execution])
+            return new.id
+
+        attempt_id = await self._database.write(work)
+        if attempt_id is None:
+            raise LeaseLostError
+        return attempt_id
+
+    async def check(self, lease: LeaseRef, attempt_id: str) -> Opening:
+        """Say whether a completion may be stored, and for whom. Raises LeaseLostError.
+
+        A look before the bytes are written; :meth:`complete` checks again.
+        """
+        async with self._database.read() as tx:
+            execution, result = await _fenced(tx, lease, lock=False)
+            done = _already(result, await _attempt_of(tx, lease), attempt_id)
+            return Opening(result.user_id, execution.id, done)
+
+    async def complete(
+        self,
+        lease: LeaseRef,
+        attempt_id: str,
+        pictures: Sequence[Image],
+        usage: Usage,
+        processing: timedelta,
+        provider_response_id: str,
+    ) -> tuple[ResultState, str]:
+        """Commit a picture under its fence; returns the result's state and its execution's id. Raises LeaseLostError."""
+
+        async def work(tx: Transaction) -> tuple[ResultState, str, Bucket | None]:
+            execution, result = await _fenced(tx, lease)
+            attempt = await _attempt_of(tx, lease)
+            done = _already(result, attempt, attempt_id)
+            if done is not None or attempt is None:
+                return done or result.state, execution.id, None
+            attempt.processing_ms = round(processing / timedelta(milliseconds=1))
+            attempt.provider_response_id = provider_response_id
+            attempt.outcome = "COMPLETED"
+            _settle(execution, result, attempt, Charged.YES, usage, tx)
+            by_kind = {picture.kind: picture for picture in pictures}
+            master = by_kind[ImageKind.MASTER]
+            shown = by_kind.get(ImageKind.DERIVED, master)
+            thumbnail = by_kind.get(ImageKind.THUMBNAIL)
+            result.master_image_id, result.image_id = master.id, shown.id
+            result.thumbnail_image_id = thumbnail.id if thumbnail else None
+            result.width, result.height = shown.width, shown.height
+            result.mime_type, result.sha256 = shown.mime_type, shown.sha256
+            result.processing_ms = attempt.processing_ms
+            result.clear_error()
+            result.ready_at = None
+            result.drop_lease()
+            # A picture that arrives for a cancelled result is kept with its cost; the state stays.
+            late = result.state is ResultState.CANCELLED
+            execution.move(result, ResultState.CANCELLED if late else ResultState.COMPLETED)
+            await tx.connection.execute(
+                insert(images),
+                [{**{f.name: getattr(picture, f.name) for f in fields(picture)}, "create_time": tx.now} for picture in pictures],
+            )
+            await _close(tx, execution, result, attempt)
+            return result.state, execution.id, await _bucket_to_ease(tx, execution.bucket_id, self._window)
+
+        state, execution_id, bucket = await self._database.write(work)
+        if bucket is not None:
+            await self._ease(bucket.id)
+        return state, execution_id
+
+    async def fail(self, lease: LeaseRef, attempt_id: str | None, failure: Failure) -> tuple[ResultState, list[str]]:
+        """Close the attempt and decide what follows; returns the state and all executions that changed."""
+        effect = policy.effect_of(failure.failure_class)
+
+        async def work(tx: Transaction) -> tuple[ResultState, list[str]]:
+            bucket, others = await _lock_around(tx, lease, effect)
+            execution, result = await _fenced(tx, lease)
+            attempt = await _attempt_of(tx, lease)
+            if attempt is not None and attempt.charged is not None and attempt.id == attempt_id:
+                return result.state, []  # told before
+            if (attempt.id if attempt else None) != attempt_id:
+                raise LeaseLostError
+            sent_at = attempt.start_time if attempt else tx.now
+            if attempt is not None:
+                attempt.outcome, attempt.error_code = failure.failure_class.value, failure.code
+                attempt.provider_status = failure.provider_status[:64]
+                attempt.provider_response_id = failure.provider_response_id[:255]
+                attempt.processing_ms = failure.processing_ms
+                _settle(execution, result, attempt, failure.charged, failure.usage, tx)
+            if bucket is not None:
+                pacing.refused(bucket, effect, failure, sent_at=sent_at, now=tx.now)
+                await rows.save(tx, [bucket])
+            if result.state is ResultState.PROCESSING:
+                verdict = policy.judge(result, execution, failure, tx.now)
+                _apply(execution, result, verdict, failure, tx)
+            else:
+                result.revision = execution.stamp()
+                result.drop_lease()
+            touched = [execution.id]
+            if effect in policy.PAUSES:
+                until = bucket.cooldown_until if bucket and effect is BucketEffect.DAILY_QUOTA else None
+                for other in (execution, *(o for o in others if o.id != execution.id)):
+                    if other.state in RUNNABLE_EXECUTION_STATES:
+                        other.pause(policy.PAUSES[effect], until)
+                        touched.append(other.id)
+                await rows.save(tx, [o for o in others if o.id != execution.id])
+            await _close(tx, execution, result, attempt)
+            return result.state, touched
+
+        return await self._database.write(work)
+
+    async def release(self, leases: Sequence[LeaseRef]) -> list[str]:
+        """Give leases back that nothing was sent for; returns the executions that changed. Lost ones are left alone."""
+        touched = []
+        for lease in leases:
+
+            async def work(tx: Transaction, lease: LeaseRef = lease) -> str | None:
+                try:
+                    execution, result = await _fenced(tx, lease)
+                except LeaseLostError:
+                    return None
+                attempt = await _attempt_of(tx, lease)
+                if attempt is not None and attempt.charged is not None:
+                    return None
+                if attempt is not None:
+                    attempt.outcome = "RELEASED"
+                    _settle(execution, result, attempt, Charged.NO, Usage(), tx)
+                    result.attempts -= 1  # nothing was sent: it was no call
+                if result.state is ResultState.PROCESSING:
+                    give_back(execution, result)
+                    result.ready_at = tx.now
+                else:
+                    result.drop_lease()
+                await _close(tx, execution, result, attempt)
+                return execution.id
+
+            changed = await self._database.write(work)
+            if changed is not None:
+                touched.append(changed)
+        return touched
+
+    async def confirm_key(self, bucket_id: str) -> None:
+        """Note that the provider took the key: the bucket opens to its window for a day."""
+
+        async def work(tx: Transaction) -> None:
+            bucket = await rows.lock_bucket(tx, bucket_id)
+            bucket.confirmed_at = tx.now
+            await rows.save(tx, [bucket])
+
+        if is_id(bucket_id):
+            await self._database.write(work)
+
+    async def close_abandoned(self) -> list[str]:
+        """Close attempts whose result is final and whose lease has run out: nobody will report them any more.
+
+        Returns the executions that changed.
+        """
+        async with self._database.read() as tx:
+            query = (
+                select(attempts.c.execution_id)
+                .join(results, results.c.id == attempts.c.result_id)
+                .where(
+                    attempts.c.charged.is_(None),
+                    results.c.state == ResultState.CANCELLED,
+                    results.c.lease_expires_at <= tx.now,
+                )
+                .distinct()
+            )
+            found = [row.execution_id for row in await tx.connection.execute(query)]
+        for execution_id in found:
+
+            async def work(tx: Transaction, execution_id: str = execution_id) -> None:
+                execution = await rows.lock_execution(tx, execution_id)
+                if execution is None:
+                    return
+                lost = await rows.lock_results(
+                    tx,
+                    (results.c.execution_id == execution_id)
+                    & (results.c.state == ResultState.CANCELLED)
+                    & (results.c.lease_expires_at <= tx.now),
+                )
+                by_id = {result.id: result for result in lost}
+                open_ones = await rows.open_attempts(tx, by_id)
+                for attempt in open_ones:
+                    result = by_id[attempt.result_id]
+                    attempt.outcome = "CRASHED"
+                    _settle(execution, result, attempt, Charged.MAYBE, Usage(), tx)
+                    result.drop_lease()
+                    result.revision = execution.stamp()
+                execution.touch()
+                await rows.save(tx, lost)
+                await rows.save(tx, open_ones)
+                await wipe_key_if_done(tx, execution)
+                await rows.save(tx, [execution])
+
+            await self._database.write(work)
+        return found
+
+    async def _ease(self, bucket_id: str) -> None:
+        async def work(tx: Transaction) -> None:
+            bucket = await rows.lock_bucket(tx, bucket_id)
+            if pacing.succeeded(bucket, self._window):
+                await rows.save(tx, [bucket])
+
+        await self._database.write(work)
+
+
+async def close_lost(tx: Transaction, execution: Execution, lost: Sequence[Result]) -> set[str]:
+    """Close the attempts of leases that ran out, before their results are leased anew.
+
+    The calls may have been carried out: they close as MAYBE. Returns the results that end here (policy), failed.
+    """
+    failed: set[str] = set()
+    for result in lost:
+        execution.reserved_micros -= result.reserved_micros
+        result.reserved_micros = 0
+    by_id = {result.id: result for result in lost}
+    open_ones = await rows.open_attempts(tx, by_id) if lost else []
+    for attempt in open_ones:
+        result = by_id[attempt.result_id]
+        attempt.outcome = "CRASHED"
+        _settle(execution, result, attempt, Charged.MAYBE, Usage(), tx)
+        if policy.judge_crash(result, execution).next is Next.FAILED:
+            alone = result.crashes >= policy.MAX_CRASHES
+            result.error_code = "WORKER_LOST" if alone else "OUTCOME_UNKNOWN"
+            result.error_message = (
+                "The generator died three times while it worked on this prompt. The calls may have been charged."
+                if alone
+                else "The generator died during the call, which may have been charged; it is not repeated, as asked."
+            )
+            result.error_retryable, result.error_charged = True, Charged.MAYBE
+            result.ready_at = None
+            result.drop_lease()
+            execution.move(result, ResultState.FAILED)
+            failed.add(result.id)
+    await rows.save(tx, open_ones)
+    return failed
+
+
+def give_back(execution: Execution, result: Result) -> None:
+    """Take a leased result back to PENDING with its reservation. The caller says when it is ready."""
+    execution.reserved_micros -= result.reserved_micros
+    result.reserved_micros = 0
+    result.drop_lease()
+    execution.move(result, ResultState.PENDING)
+
+
+async def _fenced(tx: Transaction, lease: LeaseRef, *, lock: bool = True) -> tuple[Execution, Result]:
+    """Return execution and result of a lease that is still the current one, locked in that order."""
+    if not (is_id(lease.result_id) and is_id(lease.lease_id)):
+        raise LeaseLostError
+    owner = select(results.c.execution_id).where(results.c.id == lease.result_id).scalar_subquery()
+    query = select(executions).where(executions.c.id == owner)
+    row = (await tx.connection.execute(rows.for_update(query) if lock else query)).one_or_none()
+    if row is None:
+        raise LeaseLostError
+    one = select(results).where(results.c.id == lease.result_id)
+    result_row = (await tx.connection.execute(rows.for_update(one) if lock else one)).one_or_none()
+    if result_row is None:
+        raise LeaseLostError
+    result = rows.result_from(result_row)
+    if result.lease_id != lease.lease_id:
+        # A commit whose answer was lost has dropped the lease: its attempt knows it.
+        done = await _attempt_of(tx, lease)
+        if done is None or done.charged is None or done.outcome == "CRASHED":
+            raise LeaseLostError
+    return rows.execution_from(row), result
+
+
+async def _attempt_of(tx: Transaction, lease: LeaseRef) -> Attempt | None:
+    query = select(attempts).where(attempts.c.lease_id == lease.lease_id, attempts.c.result_id == lease.result_id)
+    row = (await tx.connection.execute(query)).one_or_none()
+    return None if row is None else rows.attempt_from(row)
+
+
+def _already(result: Result, attempt: Attempt | None, attempt_id: str) -> ResultState | None:
+    if attempt is None or attempt.id != attempt_id:
+        raise LeaseLostError
+    if attempt.charged is None:
+        return None
+    if attempt.outcome == "COMPLETED":
+        return result.state
+    raise LeaseLostError
+
+
+def _settle(
+    execution: Execution, result: Result, attempt: Attempt, charged: Charged, usage: Usage, tx: Transaction
+) -> None:
+    """Close an attempt: its reservation becomes what it cost, or may have cost."""
+    attempt.charged, attempt.end_time = charged, tx.now
+    attempt.input_tokens = usage.input_tokens
+    attempt.text_output_tokens, attempt.image_output_tokens = usage.text_output_tokens, usage.image_output_tokens
+    attempt.usage_reported = usage.reported
+    execution.open_attempts -= 1
+    execution.reserved_micros -= attempt.reserved_micros
+    result.attempts += 1
+    if charged is Charged.MAYBE and not usage.reported:
+        # Nobody knows: the worst case counts as spent.
+        execution.uncertain_micros += attempt.reserved_micros
+        result.uncertain_micros += attempt.reserved_micros
+    elif charged is not Charged.NO:
+        attempt.cost_micros = usage.cost_micros
+        execution.cost_micros += usage.cost_micros
+        result.cost_micros += usage.cost_micros
+
+
+def _apply(execution: Execution, result: Result, verdict: Verdict, failure: Failure, tx: Transaction) -> None:
+    if verdict.next is Next.AGAIN:
+        give_back(execution, result)
+        result.ready_at = tx.now + verdict.wait
+        return
+    execution.reserved_micros -= result.reserved_micros
+    result.reserved_micros = 0
+    result.error_code, result.error_message = failure.code, failure.message
+    result.error_retryable, result.error_charged = verdict.retryable, failure.charged
+    result.processing_ms = failure.processing_ms
+    result.ready_at = None
+    result.drop_lease()
+    execution.move(result, ResultState.FAILED)
+
+
+async def _close(tx: Transaction, execution: Execution, result: Result, attempt: Attempt | None) -> None:
+    """Write everything back, and end the execution where this was the last thing it waited for."""
+    over = execution.max_cost_micros is not None and (
+        execution.cost_micros + execution.uncertain_micros > execution.max_cost_micros
+    )
+    was_final = execution.is_final
+    if not execution.close_if_done(tx.now):
+        if was_final:
+            execution.touch()  # a late answer changed its costs
+        elif over and execution.state is not ExecutionState.PAUSED:
+            execution.pause(PauseReason.SPEND_CAP)  # a bill above its reservation
+    await rows.save(tx, [result])
+    if attempt is not None:
+        await rows.save(tx, [attempt])
+    await wipe_key_if_done(tx, execution)
+    await rows.save(tx, [execution])
+
+
+async def _lock_around(tx: Transaction, lease: LeaseRef, effect: BucketEffect) -> tuple[Bucket | None, list[Execution]]:
+    """Lock the bucket, and its executions where the effect pauses them, before the result's own: the order of locks."""
+    if effect is BucketEffect.NONE or not is_id(lease.result_id):
+        return None, []
+    owner = select(results.c.execution_id).where(results.c.id == lease.result_id).scalar_subquery()
+    bucket_id = (await tx.connection.execute(select(executions.c.bucket_id).where(executions.c.id == owner))).scalar()
+    if bucket_id is None:
+        return None, []
+    bucket = await rows.lock_bucket(tx, bucket_id)
+    if effect not in policy.PAUSES:
+        return bucket, []
+    runnable = select(executions).where(
+        executions.c.bucket_id == bucket_id, executions.c.state.in_(list(RUNNABLE_EXECUTION_STATES))
+    )
+    found = await tx.connection.execute(rows.for_update(runnable.order_by(executions.c.id)))
+    return bucket, [rows.execution_from(row) for row in found]
+
+
+async def _bucket_to_ease(tx: Transaction, bucket_id: str, limit: float) -> Bucket | None:
+    """Return the bucket if a success changes it. Mostly it does not, and a lock on it would make all calls queue."""
+    row = (await tx.connection.execute(select(buckets).where(buckets.c.id == bucket_id))).one()
+    bucket = rows.bucket_from(row)
+    return bucket if bucket.window < limit or bucket.rate_limits or bucket.overloads else None

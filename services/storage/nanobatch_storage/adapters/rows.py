@@ -1,0 +1,179 @@
+"""Rows as the domain's objects, and back. Locks are taken here, always in the same order (see database)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from sqlalchemy import Row, Select, Table, bindparam, insert, select, update
+
+from nanobatch_storage.adapters import tables
+from nanobatch_storage.adapters.database import Transaction
+from nanobatch_storage.domain import (
+    Attempt,
+    Bucket,
+    Charged,
+    EncryptedKey,
+    Execution,
+    ExecutionState,
+    OutputOptions,
+    PauseReason,
+    Result,
+    ResultState,
+    Settings,
+    UnknownPolicy,
+    WaitReason,
+)
+
+R = TypeVar("R", Execution, Result, Attempt, Bucket)
+
+
+def for_update(statement: Select[Any]) -> Select[Any]:
+    """Lock the rows (PostgreSQL: FOR NO KEY UPDATE, which lets foreign keys be checked); SQLite's writer is alone anyway."""
+    return statement.with_for_update(key_share=True)
+
+
+def execution_from(row: Row[Any]) -> Execution:
+    """Return the execution of a row of ``executions``."""
+    values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's documented mapping view
+    values["state"] = ExecutionState(values["state"])
+    values["pause_reason"] = PauseReason(values["pause_reason"]) if values["pause_reason"] else None
+    values["settings"] = settings_from(values["settings"])
+    return Execution(**values)
+
+
+def result_from(row: Row[Any]) -> Result:
+    """Return the result of a row of ``results``."""
+    values = dict(row._mapping)  # noqa: SLF001  # as above
+    values["state"] = ResultState(values["state"])
+    values["error_charged"] = Charged(values["error_charged"]) if values["error_charged"] else None
+    values["reference_image_ids"] = tuple(values["reference_image_ids"])
+    return Result(**values)
+
+
+def attempt_from(row: Row[Any]) -> Attempt:
+    """Return the attempt of a row of ``attempts``."""
+    values = dict(row._mapping)  # noqa: SLF001  # as above
+    values["charged"] = Charged(values["charged"]) if values["charged"] else None
+    return Attempt(**values)
+
+
+def bucket_from(row: Row[Any]) -> Bucket:
+    """Return the bucket of a row of ``buckets``."""
+    values = dict(row._mapping)  # noqa: SLF001  # as above
+    values["cooldown_reason"] = WaitReason(values["cooldown_reason"]) if values["cooldown_reason"] else None
+    return Bucket(**values)
+
+
+def settings_from(stored: dict[str, Any]) -> Settings:
+    """Return the settings that :func:`values_of` stored."""
+    values = dict(stored)
+    values["output"] = OutputOptions(**values["output"])
+    values["reference_image_ids"] = tuple(values["reference_image_ids"])
+    values["on_unknown"] = UnknownPolicy(values["on_unknown"])
+    return Settings(**values)
+
+
+def values_of(thing: Execution | Result | Attempt | Bucket) -> dict[str, Any]:
+    """Return the column values of an object."""
+    values: dict[str, Any] = {}
+    for field in fields(thing):
+        value = getattr(thing, field.name)
+        if isinstance(value, Settings):
+            value = {
+                **{f.name: getattr(value, f.name) for f in fields(value)},
+                "output": {f.name: getattr(value.output, f.name) for f in fields(value.output)},
+                "reference_image_ids": list(value.reference_image_ids),
+            }
+        elif isinstance(value, tuple):
+            value = list(value)
+        values[field.name] = value
+    return values
+
+
+def key_to_record(key: EncryptedKey) -> dict[str, Any]:
+    """Return the stored form of an encrypted key: ``{encrypted, iv, authTag, salt, keyId, version}``, bytes as hex."""
+    return {
+        "encrypted": key.encrypted.hex(),
+        "iv": key.iv.hex(),
+        "authTag": key.auth_tag.hex(),
+        "salt": key.salt.hex(),
+        "keyId": key.key_id,
+        "version": key.version,
+    }
+
+
+def key_from_record(record: dict[str, Any]) -> EncryptedKey:
+    """Return the encrypted key of a stored record."""
+    return EncryptedKey(
+        encrypted=bytes.fromhex(record["encrypted"]),
+        iv=bytes.fromhex(record["iv"]),
+        auth_tag=bytes.fromhex(record["authTag"]),
+        salt=bytes.fromhex(record["salt"]),
+        key_id=record["keyId"],
+        version=record["version"],
+    )
+
+
+async def lock_bucket(tx: Transaction, bucket_id: str) -> Bucket:
+    """Lock a bucket. First in the order of locks."""
+    statement = for_update(select(tables.buckets).where(tables.buckets.c.id == bucket_id))
+    return bucket_from((await tx.connection.execute(statement)).one())
+
+
+async def lock_execution(tx: Transaction, execution_id: str) -> Execution | None:
+    """Lock an execution, or return None where there is none."""
+    statement = for_update(select(tables.executions).where(tables.executions.c.id == execution_id))
+    row = (await tx.connection.execute(statement)).one_or_none()
+    return None if row is None else execution_from(row)
+
+
+async def lock_results(tx: Transaction, condition: Any, *, limit: int | None = None) -> list[Result]:
+    """Lock results in id order; their execution must be locked already."""
+    statement = for_update(select(tables.results).where(condition).order_by(tables.results.c.id))
+    if limit is not None:
+        statement = statement.limit(limit)
+    return [result_from(row) for row in await tx.connection.execute(statement)]
+
+
+async def open_attempts(tx: Transaction, result_ids: Iterable[str]) -> list[Attempt]:
+    """Lock the open attempts of results."""
+    statement = for_update(
+        select(tables.attempts)
+        .where(tables.attempts.c.result_id.in_(list(result_ids)), tables.attempts.c.charged.is_(None))
+        .order_by(tables.attempts.c.id)
+    )
+    return [attempt_from(row) for row in await tx.connection.execute(statement)]
+
+
+async def save(tx: Transaction, things: Sequence[R]) -> None:
+    """Write objects of one kind back to their rows."""
+    if not things:
+        return
+    table = _table_of(things[0])
+    names = [column.name for column in table.columns if column.name != "id"]
+    statement = update(table).where(table.c.id == bindparam("row_id")).values({name: bindparam(f"v_{name}") for name in names})
+    rows = []
+    for thing in things:
+        values = values_of(thing)
+        rows.append({"row_id": values.pop("id"), **{f"v_{name}": value for name, value in values.items()}})
+    await tx.connection.execute(statement, rows if len(rows) > 1 else rows[0])
+
+
+async def add(tx: Transaction, things: Sequence[R]) -> None:
+    """Insert objects of one kind."""
+    if things:
+        await tx.connection.execute(insert(_table_of(things[0])), [values_of(thing) for thing in things])
+
+
+def _table_of(thing: Execution | Result | Attempt | Bucket) -> Table:
+    match thing:
+        case Execution():
+            return tables.executions
+        case Result():
+            return tables.results
+        case Attempt():
+            return tables.attempts
+        case Bucket():
+            return tables.buckets

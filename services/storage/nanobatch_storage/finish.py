@@ -1,0 +1,104 @@
+"""Ending an attempt: with pictures, or with a failure."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from nanobatch_runtime.bus import Bus
+
+from nanobatch_storage.domain import BadPictureError, Failure, Image, ImageKind, LeaseRef, NewPicture, Opening, ResultState, Usage
+from nanobatch_storage.lease import announce
+from nanobatch_storage.pictures import blob_path, write_picture
+from nanobatch_storage.ports import Blobs, Ledger
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What comes with a finished call; ``pictures`` are in the order of their bytes."""
+
+    lease: LeaseRef
+    attempt_id: str
+    pictures: Sequence[NewPicture]
+    usage: Usage
+    processing: timedelta
+    provider_response_id: str
+
+
+async def complete(
+    ledger: Ledger, blobs: Blobs, bus: Bus, completion: Completion, chunks: AsyncIterator[bytes]
+) -> ResultState:
+    """Store the pictures, then the rows, under the fence of the lease. Raises LeaseLostError, BadPictureError.
+
+    A repeat under the same attempt is answered as the first time, without writing anything.
+    """
+    if [picture.kind for picture in completion.pictures].count(ImageKind.MASTER) != 1:
+        raise BadPictureError("A completion has exactly one master picture.")
+    opening = await ledger.check(completion.lease, completion.attempt_id)
+    if opening.done is not None:
+        return opening.done
+    pictures = [_image_of(picture, opening) for picture in completion.pictures]
+    source = _Splitter(chunks)
+    for picture in pictures:
+        await write_picture(blobs, picture, source.take(picture.size_bytes))
+    await source.expect_end()
+    state, execution_id = await ledger.complete(
+        completion.lease,
+        completion.attempt_id,
+        pictures,
+        completion.usage,
+        completion.processing,
+        completion.provider_response_id,
+    )
+    await announce(bus, [execution_id])
+    return state
+
+
+async def fail(ledger: Ledger, bus: Bus, lease: LeaseRef, attempt_id: str | None, failure: Failure) -> ResultState:
+    """Close the attempt; policy decides on the next state. Raises LeaseLostError."""
+    state, touched = await ledger.fail(lease, attempt_id, failure)
+    await announce(bus, touched)
+    return state
+
+
+def _image_of(picture: NewPicture, opening: Opening) -> Image:
+    return Image(
+        id=picture.id,
+        user_id=opening.user_id,
+        kind=picture.kind,
+        mime_type=picture.mime_type,
+        width=picture.width,
+        height=picture.height,
+        size_bytes=picture.size_bytes,
+        sha256=picture.sha256,
+        blob_path=blob_path(opening.user_id, picture.id, picture.mime_type),
+        execution_id=opening.execution_id,
+        create_time=EPOCH,  # set by the transaction that writes the row
+        expire_time=None,
+    )
+
+
+class _Splitter:
+    """Cuts one stream of bytes into pictures of known lengths."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    async def take(self, size: int) -> AsyncIterator[bytes]:
+        while size > 0:
+            if not self._rest:
+                self._rest = await anext(self._chunks, b"")
+                if not self._rest:
+                    raise BadPictureError("The stream ended before all announced bytes had come.")
+            piece, self._rest = self._rest[:size], self._rest[size:]
+            size -= len(piece)
+            yield piece
+
+    async def expect_end(self) -> None:
+        if self._rest or await anext(self._chunks, b""):
+            raise BadPictureError("More bytes came than were announced.")

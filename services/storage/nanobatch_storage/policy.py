@@ -1,0 +1,124 @@
+"""What follows a failure: the one place that decides on a result's next state. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from enum import Enum, auto
+from zoneinfo import ZoneInfo
+
+from nanobatch_runtime.backoff import full_jitter
+
+from nanobatch_storage.domain import Execution, Failure, FailureClass, PauseReason, Result, UnknownPolicy
+
+MAX_UNKNOWNS = 1
+"""Repeats after an unknown outcome: more would pay for the same picture again and again."""
+MAX_DAMAGED = 1
+MAX_EMPTIES = 2
+MAX_CRASHES = 3
+OVERLOAD_PATIENCE = timedelta(minutes=15)
+"""How long an overloaded provider costs a result no attempt."""
+_PACIFIC = ZoneInfo("America/Los_Angeles")
+
+
+class Next(Enum):
+    """What becomes of the result."""
+
+    AGAIN = auto()
+    FAILED = auto()
+
+
+class BucketEffect(Enum):
+    """What the answer says about the key and model, beyond the one result."""
+
+    NONE = auto()
+    RATE_LIMITED = auto()
+    OVERLOADED = auto()
+    DAILY_QUOTA = auto()
+    KEY_BAD = auto()
+    MODEL_GONE = auto()
+
+
+PAUSES = {
+    BucketEffect.DAILY_QUOTA: PauseReason.DAILY_QUOTA,
+    BucketEffect.KEY_BAD: PauseReason.INVALID_KEY,
+    BucketEffect.MODEL_GONE: PauseReason.MODEL_GONE,
+}
+"""Effects that pause every execution of the bucket."""
+
+_EFFECTS = {
+    FailureClass.RATE_LIMITED: BucketEffect.RATE_LIMITED,
+    FailureClass.OVERLOADED: BucketEffect.OVERLOADED,
+    FailureClass.QUOTA_DAY: BucketEffect.DAILY_QUOTA,
+    FailureClass.KEY_INVALID: BucketEffect.KEY_BAD,
+    FailureClass.KEY_UNUSABLE: BucketEffect.KEY_BAD,
+    FailureClass.MODEL_GONE: BucketEffect.MODEL_GONE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The result's next state and how long it waits before it may be leased again."""
+
+    next: Next
+    wait: timedelta = timedelta(0)
+    retryable: bool = True
+    """Whether a retry by hand can help without changing the prompt; of a FAILED result."""
+
+
+def effect_of(failure_class: FailureClass) -> BucketEffect:
+    """Return what a failure of this class says about its bucket."""
+    return _EFFECTS.get(failure_class, BucketEffect.NONE)
+
+
+def judge(result: Result, execution: Execution, failure: Failure, now: datetime, chance: float | None = None) -> Verdict:
+    """Count the failure on ``result`` and say what follows. ``chance`` (0 to 1) replaces the dice of the backoff."""
+    match failure.failure_class:
+        case FailureClass.BLOCKED | FailureClass.BAD_REQUEST:
+            return Verdict(Next.FAILED, retryable=False)
+        case FailureClass.RATE_LIMITED | FailureClass.QUOTA_DAY:
+            return Verdict(Next.AGAIN)  # the bucket holds it back, for all
+        case FailureClass.KEY_INVALID | FailureClass.KEY_UNUSABLE | FailureClass.MODEL_GONE:
+            return Verdict(Next.AGAIN)  # the pause holds it back, until somebody acts
+        case FailureClass.OVERLOADED:
+            result.overloaded_since = result.overloaded_since or now
+            result.overloads += 1
+            if now - result.overloaded_since < OVERLOAD_PATIENCE:
+                return Verdict(Next.AGAIN, _wait(result.overloads, failure, chance))
+        case FailureClass.UNKNOWN:
+            result.unknowns += 1
+            if execution.settings.on_unknown is UnknownPolicy.FAIL or result.unknowns > MAX_UNKNOWNS:
+                return Verdict(Next.FAILED)
+        case FailureClass.DAMAGED:
+            result.damaged += 1
+            if result.damaged > MAX_DAMAGED:
+                return Verdict(Next.FAILED)
+        case FailureClass.EMPTY:
+            result.empties += 1
+            if result.empties > MAX_EMPTIES:
+                return Verdict(Next.FAILED)
+        case FailureClass.TRANSIENT:
+            pass
+    result.failures += 1
+    if result.failures >= execution.settings.max_attempts:
+        return Verdict(Next.FAILED)
+    return Verdict(Next.AGAIN, _wait(result.failures, failure, chance))
+
+
+def judge_crash(result: Result, execution: Execution) -> Verdict:
+    """Count a lease that was lost with its call open, and say what follows. It never counts against max_attempts."""
+    result.crashes += 1
+    if execution.settings.on_unknown is UnknownPolicy.FAIL or result.crashes >= MAX_CRASHES:
+        return Verdict(Next.FAILED)
+    return Verdict(Next.AGAIN)
+
+
+def next_quota_reset(now: datetime) -> datetime:
+    """Return the next midnight Pacific time, when Gemini's daily quotas reset (Gemini rate-limit page)."""
+    local = now.astimezone(_PACIFIC)
+    midnight = datetime.combine(local.date() + timedelta(days=1), time(), _PACIFIC)
+    return midnight.astimezone(UTC)
+
+
+def _wait(failures: int, failure: Failure, chance: float | None) -> timedelta:
+    return max(full_jitter(failures, chance=chance), failure.retry_after or timedelta(0))

@@ -1,0 +1,1 @@
+"""gRPC in, one use case, gRPC out."""
