@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -18,10 +17,10 @@ from nanobatch_client import models
 E = TypeVar("E", bound=Enum)
 
 
-def _enum(kind: type[E], wrapper: EnumTypeWrapper, number: int, prefix: str) -> E:
+def _enum(kind: type[E], name: Callable[[Any], str], number: int, prefix: str) -> E:
     """Return the member for a number; one that a newer server has and we do not is UNSPECIFIED, never an error."""
     try:
-        return kind[wrapper.Name(number).removeprefix(prefix)]
+        return kind[name(number).removeprefix(prefix)]
     except (ValueError, KeyError):
         return kind["UNSPECIFIED"]
 
@@ -67,7 +66,7 @@ def settings(message: execution_pb2.ExecutionSettings) -> models.Settings:
         seed=message.seed if message.HasField("seed") else None,
         max_attempts=message.max_attempts,
         timeout=_duration(message, "timeout"),
-        on_unknown=_enum(models.UnknownPolicy, execution_pb2.UnknownPolicy, message.on_unknown, "UNKNOWN_POLICY_"),
+        on_unknown=_enum(models.UnknownPolicy, execution_pb2.UnknownPolicy.Name, message.on_unknown, "UNKNOWN_POLICY_"),
     )
 
 
@@ -75,14 +74,14 @@ def execution(message: execution_pb2.Execution) -> models.Execution:
     """An execution."""
     return models.Execution(
         id=message.id,
-        state=_enum(models.ExecutionState, execution_pb2.ExecutionState, message.state, "EXECUTION_STATE_"),
+        state=_enum(models.ExecutionState, execution_pb2.ExecutionState.Name, message.state, "EXECUTION_STATE_"),
         model=message.model,
         stats=stats(message.stats),
-        pause_reason=_enum(models.PauseReason, execution_pb2.PauseReason, message.pause_reason, "PAUSE_REASON_"),
+        pause_reason=_enum(models.PauseReason, execution_pb2.PauseReason.Name, message.pause_reason, "PAUSE_REASON_"),
         resume_time=_time(message, "resume_time"),
         workflow_id=message.workflow_id,
         parent_execution_id=message.parent_execution_id,
-        mode=_enum(models.ExecutionMode, execution_pb2.ExecutionMode, message.mode, "EXECUTION_MODE_"),
+        mode=_enum(models.ExecutionMode, execution_pb2.ExecutionMode.Name, message.mode, "EXECUTION_MODE_"),
         estimated_cost_micros=message.estimated_cost_micros,
         max_cost_micros=message.max_cost_micros if message.HasField("max_cost_micros") else None,
         create_time=_time(message, "create_time"),
@@ -97,7 +96,7 @@ def execution(message: execution_pb2.Execution) -> models.Execution:
 def _waiting(message: execution_pb2.Result | execution_pb2.Progress) -> models.Waiting | None:
     if not message.HasField("waiting"):
         return None
-    reason = _enum(models.WaitReason, execution_pb2.WaitReason, message.waiting.reason, "WAIT_REASON_")
+    reason = _enum(models.WaitReason, execution_pb2.WaitReason.Name, message.waiting.reason, "WAIT_REASON_")
     return models.Waiting(reason, _time(message.waiting, "until"))
 
 
@@ -105,7 +104,7 @@ def _error(message: execution_pb2.Result) -> models.ResultError | None:
     if not message.HasField("error"):
         return None
     error = message.error
-    charged = _enum(models.Charged, execution_pb2.Charged, error.charged, "CHARGED_")
+    charged = _enum(models.Charged, execution_pb2.Charged.Name, error.charged, "CHARGED_")
     return models.ResultError(error.code, error.message, error.retryable, charged)
 
 
@@ -117,7 +116,7 @@ def result(message: execution_pb2.Result) -> models.Result:
         batch_index=message.batch_index,
         variation=message.variation,
         prompt_text=message.prompt_text,
-        state=_enum(models.ResultState, execution_pb2.ResultState, message.state, "RESULT_STATE_"),
+        state=_enum(models.ResultState, execution_pb2.ResultState.Name, message.state, "RESULT_STATE_"),
         image_id=message.image_id,
         master_image_id=message.master_image_id,
         thumbnail_image_id=message.thumbnail_image_id,
@@ -168,7 +167,7 @@ def image(message: image_pb2.Image) -> models.Image:
     """A picture's description."""
     return models.Image(
         id=message.id,
-        kind=_enum(models.ImageKind, image_pb2.ImageKind, message.kind, "IMAGE_KIND_"),
+        kind=_enum(models.ImageKind, image_pb2.ImageKind.Name, message.kind, "IMAGE_KIND_"),
         mime_type=message.mime_type,
         width=message.width,
         height=message.height,
@@ -200,12 +199,12 @@ def model(message: model_pb2.Model) -> models.Model:
     )
 
 
-def result_states(states: Sequence[models.ResultState]) -> list[execution_pb2.ResultState]:
+def result_states(states: Sequence[models.ResultState]) -> list[execution_pb2.ResultState.ValueType]:
     """The wire form of a filter."""
     return [execution_pb2.ResultState.Value(f"RESULT_STATE_{state.name}") for state in states]
 
 
-def image_kind(kind: models.ImageKind) -> image_pb2.ImageKind:
+def image_kind(kind: models.ImageKind) -> image_pb2.ImageKind.ValueType:
     """The wire form of a kind."""
     return image_pb2.ImageKind.Value(f"IMAGE_KIND_{kind.name}")
 

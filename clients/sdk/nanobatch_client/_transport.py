@@ -18,8 +18,8 @@ from google.rpc import error_details_pb2, status_pb2
 from nanobatch_client.errors import BY_CODE, NanobatchError, UnavailableError, UnreachableError, Violation
 
 T = TypeVar("T")
-Request = TypeVar("Request", contravariant=True)
-Response = TypeVar("Response", covariant=True)
+Request_contra = TypeVar("Request_contra", contravariant=True)
+Response_co = TypeVar("Response_co", covariant=True)
 
 CHUNK_BYTES = 256 * 1024
 """Size of a piece of a picture on a stream."""
@@ -59,12 +59,12 @@ class Patience:
     """How long a watch goes on trying to reconnect while no message arrives."""
 
 
-class UnaryMethod(Protocol[Request, Response]):
+class UnaryMethod(Protocol[Request_contra, Response_co]):
     """A unary method of a stub."""
 
     def __call__(
-        self, request: Request, /, *, timeout: float | None = None, metadata: grpc.aio.Metadata | None = None
-    ) -> Awaitable[Response]:
+        self, request: Request_contra, /, *, timeout: float | None = None, metadata: grpc.aio.Metadata | None = None
+    ) -> Awaitable[Response_co]:
         """Start the call."""
         ...
 
@@ -85,16 +85,19 @@ class Transport:
             if credentials
             else grpc.aio.insecure_channel(target, options=options)
         )
-        self._answered = False
+        self.answered = False
+        """Whether the server has ever answered: one that never did is given up sooner."""
 
     async def close(self) -> None:
         """Close the channel; calls that are out end."""
         await self.channel.close()
 
-    async def call(self, method: UnaryMethod[Request, Response], request: Request, *, safe: bool = False) -> Response:
+    async def call(
+        self, method: UnaryMethod[Request_contra, Response_co], request: Request_contra, *, safe: bool = False
+    ) -> Response_co:
         """Make a unary call; ``safe``: a repeat cannot do harm, so UNAVAILABLE is tried again for a while."""
 
-        async def once() -> Response:
+        async def once() -> Response_co:
             timeout = self.patience.timeout.total_seconds()
             try:
                 return await method(request, timeout=timeout, metadata=self.metadata)
@@ -113,27 +116,30 @@ class Transport:
             except UnavailableError as error:
                 failures += 1
                 wait = backoff(failures, error)
-                limit = self.patience.retry if self._answered else self.patience.connect
-                if time.monotonic() - began + wait > limit.total_seconds():
+                if time.monotonic() - began + wait > self.limit(self.patience.retry):
                     raise
             await asyncio.sleep(wait)
 
+    def limit(self, patience: timedelta) -> float:
+        """Seconds to go on trying: ``patience``, or less for a server that has never answered."""
+        return (patience if self.answered else min(patience, self.patience.connect)).total_seconds()
+
     def noted(self, answer: T) -> T:
         """Return ``answer``, and remember that the server is there."""
-        self._answered = True
+        self.answered = True
         return answer
 
     def error(self, error: grpc.aio.AioRpcError) -> NanobatchError:
         """Return the SDK's error for what a call ended in."""
         ours = to_error(error, self.target)
         if not isinstance(ours, UnreachableError):
-            self._answered = True
+            self.answered = True
         return ours
 
 
 def backoff(failures: int, error: NanobatchError) -> float:
     """Seconds to wait after the nth failure in a row: full jitter, but never less than the server asked for."""
-    ceiling = min(_BACKOFF_CAP, _BACKOFF_BASE * 2 ** min(failures - 1, 10))
+    ceiling = min(_BACKOFF_CAP, _BACKOFF_BASE * (1 << min(failures - 1, 10)))
     wait = ceiling * random.random()  # noqa: S311  # spreads load, guards nothing
     return max(wait, error.retry_after or timedelta()).total_seconds()
 

@@ -40,6 +40,7 @@ async def watch(
         try:
             async for message in call:
                 failures, heard = 0, time.monotonic()
+                transport.answered = True
                 # A repeat can only come from a server that replays more than it was asked for: dropped all the same.
                 if message.revision and message.revision <= last:
                     continue
@@ -57,7 +58,7 @@ async def watch(
             call.cancel()
         failures += 1
         wait = backoff(failures, error)
-        if time.monotonic() - heard + wait > transport.patience.watch.total_seconds():
+        if time.monotonic() - heard + wait > transport.limit(transport.patience.watch):
             raise error
         await asyncio.sleep(wait)
 

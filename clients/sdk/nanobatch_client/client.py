@@ -205,7 +205,9 @@ class Client:
         Raises:
             FailedPreconditionError: it is final, or its key was wiped and none is given (``KEY_NEEDED``).
         """
-        request = pb.ResumeExecutionRequest(execution_id=execution_id, api_key=api_key, max_cost_micros=max_cost_micros)
+        request = pb.ResumeExecutionRequest(execution_id=execution_id, max_cost_micros=max_cost_micros)
+        if api_key is not None:
+            request.api_key = api_key
         response = await self._transport.call(self._executions.ResumeExecution, request)
         return _translate.execution(response.execution)
 
@@ -231,9 +233,10 @@ class Client:
             execution_id=execution_id,
             request_id=request_id or str(uuid.uuid4()),
             result_ids=result_ids,
-            api_key=api_key,
             edits=[pb.PromptEdit(result_id=key, text=text) for key, text in (edits or {}).items()],
         )
+        if api_key is not None:
+            request.api_key = api_key
         response = await self._transport.call(self._executions.RetryExecution, request, safe=True)
         return Retry(_translate.execution(response.execution), response.retried)
 

@@ -1,1 +1,1 @@
-"""."""
+"""All services in one process, and the server's commands."""

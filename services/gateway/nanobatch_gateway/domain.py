@@ -170,6 +170,17 @@ class NewExecution:
 
 
 @dataclass(frozen=True, slots=True)
+class Estimate:
+    """A price by the list, in micros, and what a person should know before paying it."""
+
+    total_micros: int
+    per_image_micros: int
+    image_count: int
+    expected_duration: timedelta
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StoredExecution:
     """What the gateway must know of an execution to check a resume or a retry against it."""
 

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 
 from nanobatch_catalog import Model, lifecycle_warnings, list_price_micros, worst_case_micros
-from nanobatch_gateway.domain import Caller, ExecutionDraft, ExecutionRequest
+from nanobatch_gateway.domain import Caller, Estimate, ExecutionDraft, ExecutionRequest
 from nanobatch_gateway.ports import Latencies
 from nanobatch_gateway.prompts import whole_prompt
 from nanobatch_gateway.validation import Validator
 from nanobatch_runtime.clock import Clock
 from nanobatch_runtime.errors import Kind, NanobatchError
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A price by the list, in micros, and what a person should know before paying it."""
-
-    total_micros: int
-    per_image_micros: int
-    image_count: int
-    expected_duration: timedelta
-    warnings: tuple[str, ...]
 
 
 class EstimateCost:

@@ -28,7 +28,9 @@ class NamedPictures:
         if self._model is not None:
             limit = self._model.max_reference_images
             if len(image_ids) > limit:
-                description = f"{len(image_ids)} reference pictures are too many; {self._model.id} takes at most {limit}."
+                description = (
+                    f"{len(image_ids)} reference pictures are too many; {self._model.id} takes at most {limit}."
+                )
                 self._found.add(field, description, "TOO_MANY")
         for number, image_id in enumerate(image_ids[:limit]):
             self.note_one(f"{field}[{number}]", image_id, required=True)

@@ -89,9 +89,7 @@ class Results(Protocol):
         """Return one."""
         ...
 
-    async def list(
-        self, caller: Caller, execution_id: str, *, states: Sequence[int], size: int, cursor: str
-    ) -> Page:
+    async def list(self, caller: Caller, execution_id: str, *, states: Sequence[int], size: int, cursor: str) -> Page:
         """Return a page by batch index and variation; no ``states`` mean all."""
         ...
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from io import FileIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from nanobatch_gateway.domain import (
     MAX_UPLOAD_BYTES,
@@ -41,21 +43,16 @@ class UploadImage:
         picture; UploadTooSlowError. Nothing of it stays in the folder, whatever happens.
         """
         checked = _kind(kind, name)
-        image_id = new_id()
-        raw, clean = self._folder / f"{image_id}.raw", self._folder / f"{image_id}.clean"
-        try:
+        with TemporaryDirectory(dir=self._folder) as own:  # whatever a killed check leaves behind goes with it
+            raw, clean = Path(own, "raw"), Path(own, "clean")
             try:
                 async with asyncio.timeout(self._time_limit.total_seconds()):
                     await _spool(chunks, raw)
             except TimeoutError:
-                raise UploadTooSlowError(
-                    f"The bytes did not come within {self._time_limit.total_seconds():g} s."
-                ) from None
+                seconds = self._time_limit.total_seconds()
+                raise UploadTooSlowError(f"The bytes did not come within {seconds:g} s.") from None
             picture = await self._pictures.prepare_upload(raw, clean, name=shown(name) if name else "The upload")
-            return await self._images.put(caller, image_id, checked, picture, clean)
-        finally:
-            raw.unlink(missing_ok=True)
-            clean.unlink(missing_ok=True)
+            return await self._images.put(caller, new_id(), checked, picture, clean)
 
 
 def _kind(kind: int, name: str) -> UploadKind:
@@ -70,9 +67,8 @@ def _kind(kind: int, name: str) -> UploadKind:
 
 async def _spool(chunks: AsyncIterator[bytes], path: Path) -> None:
     """Write the chunks to a new file that only this user can read."""
-    path.touch(mode=0o600, exist_ok=False)
     size = 0
-    with path.open("wb", buffering=0) as file:
+    with await asyncio.to_thread(_new_file, path) as file:
         async for chunk in chunks:
             size += len(chunk)
             found = Violations()
@@ -86,3 +82,8 @@ async def _spool(chunks: AsyncIterator[bytes], path: Path) -> None:
         found = Violations()
         found.add("chunk", "The picture has no bytes.", "REQUIRED")
         found.raise_any()
+
+
+def _new_file(path: Path) -> FileIO:
+    path.touch(mode=0o600, exist_ok=False)
+    return path.open("wb", buffering=0)

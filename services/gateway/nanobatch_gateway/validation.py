@@ -23,8 +23,8 @@ from nanobatch_gateway.domain import (
     UnknownPolicy,
 )
 from nanobatch_gateway.fields import Violations, listed, shown
-from nanobatch_gateway.ports import Images
 from nanobatch_gateway.named_pictures import NamedPictures
+from nanobatch_gateway.ports import Images
 from nanobatch_gateway.prompts import split_prompts, whole_prompt
 from nanobatch_runtime.clock import Clock
 

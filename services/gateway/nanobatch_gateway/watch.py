@@ -74,7 +74,8 @@ class WatchExecution:
         Every error carries the metadata ``revision`` to resume from: WatchMovedError, WatcherTooSlowError, and what
         generator or storage say about the execution itself. ``send`` raises ReaderTooSlowError.
         """
-        follower = _Follower(caller, execution_id, after_revision, send)
+        lived = self._limits.both_down.total_seconds()
+        follower = _Follower(caller, execution_id, after_revision, send, lived)
         drained = asyncio.create_task(_wait(self._draining), name="watch-drained")
         try:
             await self._relay(follower, drained)
@@ -150,11 +151,13 @@ class _End(Enum):
 class _Follower:
     """Where one client stands, and since when nothing could be heard for it."""
 
-    def __init__(self, caller: Caller, execution_id: str, revision: int, send: Send) -> None:
+    def __init__(self, caller: Caller, execution_id: str, revision: int, send: Send, lived: float) -> None:
+        """``lived`` is for how many seconds a silent stream must have been open to count as a good one."""
         self.revision = revision
         self._caller = caller
         self._execution_id = execution_id
         self._send = send
+        self._lived = lived
         self._lost_at: float | None = None
 
     @property
@@ -173,20 +176,41 @@ class _Follower:
             async with source.follow(self._caller, self._execution_id, self.revision) as updates:
                 while not any(task.done() for task in interrupts):
                     update = await _next_unless(updates, interrupts)
-                    if update is _End.ENDED or update is _End.INTERRUPTED:
-                        self._lost_at = None
-                        return update
                     self._lost_at = None
+                    if isinstance(update, _End):
+                        return update
                     await self._hand_on(update)
         except SourceLostError as error:
-            _log.info("watch.source_lost", execution_id=self._execution_id, revision=self.revision, cause=error.message)
-            if self._lost_at is None or opened - self._lost_at > _LIVED:
-                self._lost_at = asyncio.get_running_loop().time()
+            now = asyncio.get_running_loop().time()
+            if self._lost_at is None or now - opened > self._lived:
+                self._lost_at = now
+            _log.info("watch.source_lost", execution=self._execution_id, revision=self.revision, cause=error.reason)
             return _End.LOST
         return _End.INTERRUPTED
 
     async def _hand_on(self, update: Update) -> None:
         if update.revision and update.revision <= self.revision:
-            return  # seen already: the same row came from the source before
+            return  # sent already, by the source before
         await self._send(update.message)
         self.revision = max(self.revision, update.revision)
+
+
+async def _next_unless(updates: AsyncIterator[Update], interrupts: tuple[asyncio.Task[None], ...]) -> Update | _End:
+    """Return the next update, or how the stream ended; INTERRUPTED when one of ``interrupts`` is done first."""
+    reading = asyncio.create_task(_next(updates))
+    try:
+        await asyncio.wait({reading, *interrupts}, return_when=asyncio.FIRST_COMPLETED)
+        if not reading.done():
+            return _End.INTERRUPTED
+        return reading.result() or _End.ENDED
+    finally:
+        if not reading.done():
+            await cancel(reading)
+
+
+async def _next(updates: AsyncIterator[Update]) -> Update | None:
+    return await anext(updates, None)
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()

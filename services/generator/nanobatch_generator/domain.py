@@ -65,6 +65,8 @@ class PictureRequest:
     seed: int | None = None
     max_output_tokens: int = 0
     """Sent where the model honours it, so that the worst case of the call is known; 0: none."""
+    attempts: int = 0
+    """Calls for this picture that ended before this one, of whatever replica."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +273,8 @@ class Update:
     stats: object
     processing: int = 0
     """How many results of the execution run, in any generator."""
+    running: bool = False
+    """Whether the row is a result that runs."""
     waiting: Waiting | None = None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +36,14 @@ class Provider(Protocol):
 
     async def check_key(self, model: str, key: str) -> KeyCheck:
         """Ask, without cost, whether the key is good and the model offered. Raises ProviderError where nobody can tell."""
+        ...
+
+
+class Providers(Protocol):
+    """The providers of this process."""
+
+    def get(self, name: str) -> Provider:
+        """Return the provider of that name. Raises NotFoundError."""
         ...
 
 
@@ -109,7 +117,7 @@ class Changes(Protocol):
         """Return the highest revision given out. Raises NanobatchError (NOT_FOUND) where the viewer may not see it."""
         ...
 
-    def follow(self, execution_id: str, after_revision: int) -> AsyncIterator[Update]:
+    def follow(self, execution_id: str, after_revision: int) -> AsyncGenerator[Update]:
         """Replicate an execution as admin; ends after its final state. Raises NanobatchError where the stream breaks."""
         ...
 

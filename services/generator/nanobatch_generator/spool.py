@@ -98,10 +98,13 @@ class Spool:
         root.mkdir(parents=True, exist_ok=True)
         root.chmod(0o700)
         self._locks: dict[Path, int] = {}
-        self._left = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and self._lock(folder)]
         self.folder = root / new_id()
-        self.folder.mkdir(mode=0o700)
-        self._lock(self.folder)
+        # Starting processes take turns, so that none takes a folder that another has made and not locked yet.
+        with (root / _LOCK).open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            self._left = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and self._lock(folder)]
+            self.folder.mkdir(mode=0o700)
+            self._lock(self.folder)
 
     async def write(self, entry: SpoolEntry, data: bytes) -> None:
         """Write bytes and record, both synced, before anything else is done with them. Raises OSError."""

@@ -163,6 +163,7 @@ def update_from_proto(message: execution_service_pb2.WatchChangesResponse) -> Up
         message=generator_service_pb2.WatchProgressResponse(update=update),
         stats=update.stats,
         processing=update.stats.processing,
+        running=kind == "result" and update.result.state == execution_pb2.RESULT_STATE_PROCESSING,
         waiting=waiting,
     )
 

@@ -15,6 +15,8 @@ from nanobatch_runtime.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
     InvalidArgumentError,
+    Kind,
+    NanobatchError,
     NotFoundError,
     OutOfRangeError,
 )
@@ -444,6 +446,37 @@ class NewPicture:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What the provider reported about a call; cost in micros."""
+
+    input_tokens: int = 0
+    text_output_tokens: int = 0
+    image_output_tokens: int = 0
+    cost_micros: int = 0
+    reported: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRef:
+    """Names a lease: the result and the fencing token."""
+
+    result_id: str
+    lease_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What comes with a finished call; ``pictures`` are in the order of their bytes, exactly one of them the master."""
+
+    lease: LeaseRef
+    attempt_id: str
+    pictures: tuple[NewPicture, ...]
+    usage: Usage
+    processing: timedelta
+    provider_response_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Opening:
     """What a completion finds before its bytes are written."""
 
@@ -462,17 +495,6 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """What the provider reported about a call; cost in micros."""
-
-    input_tokens: int = 0
-    text_output_tokens: int = 0
-    image_output_tokens: int = 0
-    cost_micros: int = 0
-    reported: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Failure:
     """What went wrong with a call, as the generator reports it."""
 
@@ -485,14 +507,6 @@ class Failure:
     provider_status: str = ""
     provider_response_id: str = ""
     processing_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseRef:
-    """Names a lease: the result and the fencing token."""
-
-    result_id: str
-    lease_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -589,3 +603,34 @@ class BadPictureError(InvalidArgumentError):
     """The bytes are not those that were announced."""
 
     reason = "PICTURE_MISMATCH"
+
+
+class UserNotFoundError(NotFoundError):
+    """No such user."""
+
+    reason = "USER_NOT_FOUND"
+
+    def __init__(self) -> None:
+        """Say it."""
+        super().__init__("There is no such user.")
+
+
+class ImageExistsError(AlreadyExistsError):
+    """The id is taken by another picture."""
+
+    reason = "IMAGE_EXISTS"
+
+    def __init__(self) -> None:
+        """Say what to do."""
+        super().__init__("This image id is taken. Use a new one for a new picture.")
+
+
+class BlobMissingError(NanobatchError):
+    """A row names bytes that are not there: somebody removed them behind storage's back."""
+
+    kind = Kind.DATA_LOSS
+    reason = "PICTURE_LOST"
+
+    def __init__(self) -> None:
+        """Say it."""
+        super().__init__("The bytes of this picture are gone from the picture store.")

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 from nanobatch_runtime.bus import Bus
-
-from nanobatch_storage.domain import BadPictureError, Failure, Image, ImageKind, LeaseRef, NewPicture, Opening, ResultState, Usage
+from nanobatch_storage.domain import (
+    BadPictureError,
+    Completion,
+    Failure,
+    Image,
+    ImageKind,
+    LeaseRef,
+    NewPicture,
+    Opening,
+    ResultState,
+)
 from nanobatch_storage.lease import announce
 from nanobatch_storage.pictures import blob_path, write_picture
-from nanobatch_storage.ports import Blobs, Ledger
-
+from nanobatch_storage.ports import Blobs
+from nanobatch_storage.ports_queue import Ledger
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """What comes with a finished call; ``pictures`` are in the order of their bytes."""
-
-    lease: LeaseRef
-    attempt_id: str
-    pictures: Sequence[NewPicture]
-    usage: Usage
-    processing: timedelta
-    provider_response_id: str
 
 
 async def complete(
@@ -46,14 +42,7 @@ async def complete(
     for picture in pictures:
         await write_picture(blobs, picture, source.take(picture.size_bytes))
     await source.expect_end()
-    state, execution_id = await ledger.complete(
-        completion.lease,
-        completion.attempt_id,
-        pictures,
-        completion.usage,
-        completion.processing,
-        completion.provider_response_id,
-    )
+    state, execution_id = await ledger.complete(completion, pictures)
     await announce(bus, [execution_id])
     return state
 

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from nanobatch_runtime.bus import Bus
-
 from nanobatch_storage import topics
 from nanobatch_storage.domain import Lease, LeaseRef
-from nanobatch_storage.ports import Leases, Ledger
+from nanobatch_storage.ports_queue import Leases, Ledger
 
 MAX_WAIT = timedelta(seconds=30)
 MAX_SLOTS = 100

@@ -9,7 +9,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from nanobatch_runtime.backoff import full_jitter
-
 from nanobatch_storage.domain import Bucket, Failure, WaitReason
 from nanobatch_storage.policy import BucketEffect, next_quota_reset
 
@@ -28,7 +27,13 @@ def succeeded(bucket: Bucket, limit: float) -> bool:
 
 
 def refused(
-    bucket: Bucket, effect: BucketEffect, failure: Failure, *, sent_at: datetime, now: datetime, chance: float | None = None
+    bucket: Bucket,
+    effect: BucketEffect,
+    failure: Failure,
+    *,
+    sent_at: datetime,
+    now: datetime,
+    chance: float | None = None,
 ) -> None:
     """Note an answer that speaks of the key and model as a whole. ``sent_at`` is when the refused call was sent."""
     match effect:

@@ -8,7 +8,6 @@ from enum import Enum, auto
 from zoneinfo import ZoneInfo
 
 from nanobatch_runtime.backoff import full_jitter
-
 from nanobatch_storage.domain import Execution, Failure, FailureClass, PauseReason, Result, UnknownPolicy
 
 MAX_UNKNOWNS = 1
@@ -55,6 +54,10 @@ _EFFECTS = {
     FailureClass.MODEL_GONE: BucketEffect.MODEL_GONE,
 }
 
+_FINAL = frozenset({FailureClass.BLOCKED, FailureClass.BAD_REQUEST})
+# The bucket's cooldown or the pause of its executions keeps these results back, for all alike: no attempt is consumed.
+_HELD_BY_BUCKET = frozenset(_EFFECTS) - {FailureClass.OVERLOADED}
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -71,36 +74,22 @@ def effect_of(failure_class: FailureClass) -> BucketEffect:
     return _EFFECTS.get(failure_class, BucketEffect.NONE)
 
 
-def judge(result: Result, execution: Execution, failure: Failure, now: datetime, chance: float | None = None) -> Verdict:
+def judge(
+    result: Result, execution: Execution, failure: Failure, now: datetime, chance: float | None = None
+) -> Verdict:
     """Count the failure on ``result`` and say what follows. ``chance`` (0 to 1) replaces the dice of the backoff."""
-    match failure.failure_class:
-        case FailureClass.BLOCKED | FailureClass.BAD_REQUEST:
-            return Verdict(Next.FAILED, retryable=False)
-        case FailureClass.RATE_LIMITED | FailureClass.QUOTA_DAY:
-            return Verdict(Next.AGAIN)  # the bucket holds it back, for all
-        case FailureClass.KEY_INVALID | FailureClass.KEY_UNUSABLE | FailureClass.MODEL_GONE:
-            return Verdict(Next.AGAIN)  # the pause holds it back, until somebody acts
-        case FailureClass.OVERLOADED:
-            result.overloaded_since = result.overloaded_since or now
-            result.overloads += 1
-            if now - result.overloaded_since < OVERLOAD_PATIENCE:
-                return Verdict(Next.AGAIN, _wait(result.overloads, failure, chance))
-        case FailureClass.UNKNOWN:
-            result.unknowns += 1
-            if execution.settings.on_unknown is UnknownPolicy.FAIL or result.unknowns > MAX_UNKNOWNS:
-                return Verdict(Next.FAILED)
-        case FailureClass.DAMAGED:
-            result.damaged += 1
-            if result.damaged > MAX_DAMAGED:
-                return Verdict(Next.FAILED)
-        case FailureClass.EMPTY:
-            result.empties += 1
-            if result.empties > MAX_EMPTIES:
-                return Verdict(Next.FAILED)
-        case FailureClass.TRANSIENT:
-            pass
+    kind = failure.failure_class
+    if kind in _FINAL:
+        return Verdict(Next.FAILED, retryable=False)
+    if kind in _HELD_BY_BUCKET:
+        return Verdict(Next.AGAIN)
+    if kind is FailureClass.OVERLOADED:
+        result.overloaded_since = result.overloaded_since or now
+        result.overloads += 1
+        if now - result.overloaded_since < OVERLOAD_PATIENCE:
+            return Verdict(Next.AGAIN, _wait(result.overloads, failure, chance))
     result.failures += 1
-    if result.failures >= execution.settings.max_attempts:
+    if _is_used_up(result, execution, kind):
         return Verdict(Next.FAILED)
     return Verdict(Next.AGAIN, _wait(result.failures, failure, chance))
 
@@ -118,6 +107,23 @@ def next_quota_reset(now: datetime) -> datetime:
     local = now.astimezone(_PACIFIC)
     midnight = datetime.combine(local.date() + timedelta(days=1), time(), _PACIFIC)
     return midnight.astimezone(UTC)
+
+
+def _is_used_up(result: Result, execution: Execution, kind: FailureClass) -> bool:
+    used_up = result.failures >= execution.settings.max_attempts
+    match kind:
+        case FailureClass.UNKNOWN:
+            result.unknowns += 1
+            used_up |= execution.settings.on_unknown is UnknownPolicy.FAIL or result.unknowns > MAX_UNKNOWNS
+        case FailureClass.DAMAGED:
+            result.damaged += 1
+            used_up |= result.damaged > MAX_DAMAGED
+        case FailureClass.EMPTY:
+            result.empties += 1
+            used_up |= result.empties > MAX_EMPTIES
+        case _:
+            pass
+    return used_up
 
 
 def _wait(failures: int, failure: Failure, chance: float | None) -> timedelta:

@@ -8,7 +8,6 @@ from nanobatch.gateway.v1 import execution_pb2, image_pb2
 from nanobatch.storage.v1 import lease_service_pb2 as pb
 from nanobatch_runtime.errors import InvalidArgumentError
 from nanobatch_runtime.ids import is_id
-
 from nanobatch_storage.domain import Charged, Failure, FailureClass, ImageKind, Lease, LeaseRef, NewPicture, Usage
 from nanobatch_storage.translate import encrypted_key_to_proto, output_to_proto
 
@@ -100,7 +99,9 @@ def failure_from_proto(message: pb.Failure) -> Failure:
         retry_after=message.retry_after.ToTimedelta() if message.HasField("retry_after") else None,
         provider_status=message.provider_status,
         provider_response_id=message.provider_response_id,
-        processing_ms=milliseconds(message.processing_time.ToTimedelta()) if message.HasField("processing_time") else None,
+        processing_ms=milliseconds(message.processing_time.ToTimedelta())
+        if message.HasField("processing_time")
+        else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import grpc
 
@@ -31,7 +31,7 @@ class GrpcChanges:
         response = await call(self._stub.GetExecution(request, timeout=limit()))
         return response.execution.revision
 
-    async def follow(self, execution_id: str, after_revision: int) -> AsyncIterator[Update]:
+    async def follow(self, execution_id: str, after_revision: int) -> AsyncGenerator[Update]:
         """See the port."""
         request = pb.WatchChangesRequest(
             actor=viewer_to_proto(_SYSTEM), execution_id=execution_id, after_revision=after_revision

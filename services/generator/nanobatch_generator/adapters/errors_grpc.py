@@ -48,5 +48,3 @@ async def answer(pending: Awaitable[T]) -> T:
     """Await a call, with its errors turned into ours."""
     with translated():
         return await pending
-
-

@@ -25,6 +25,7 @@ from nanobatch_runtime.pictures.errors import (
     PictureTooLargeError,
 )
 from nanobatch_runtime.pictures.facts import MEBIBYTE, Checked, PictureFacts, PictureLimits
+from nanobatch_runtime.pictures.files import write_atomically
 
 THUMBNAIL_EDGE = 512
 """Pixels of a thumbnail's longer edge, at most."""
@@ -34,6 +35,8 @@ _KINDS = {"PNG": ("image/png", "png"), "JPEG": ("image/jpeg", "jpg"), "WEBP": ("
 _SHRINKABLE = frozenset(("L", "LA", "RGB", "RGBA", "CMYK"))
 # Colours and holes belong to the pixels. Everything else that a decoder noted (texts, camera data) is metadata.
 _KEPT_INFO = ("icc_profile", "transparency")
+# How libwebp's encoder says so (VP8_ENC_ERROR_OUT_OF_MEMORY and its neighbour for the bit stream).
+_OUT_OF_MEMORY = ("encoding error 1", "encoding error 2")
 
 
 def check(path: Path, thumbnail: Path | None, limits: PictureLimits) -> Checked:
@@ -68,25 +71,12 @@ def prepare_upload(path: Path, out_path: Path, limits: PictureLimits) -> Picture
         image = _decode(data, container, limits)
         size = image.size
         if container.has_extras:
-            data, size = _encode_clean(image, container)
+            sampling = JpegImagePlugin.get_sampling(image) if container.format == "JPEG" else -1
+            # A copy takes the decoder's place, which for WebP holds thrice the pixels.
+            image = image.copy() if _orientation(image) == 1 else ImageOps.exif_transpose(image)
+            data, size = _encode_clean(image, container, sampling), image.size
     write_atomically(out_path, data)
     return _facts(data, container.format, size)
-
-
-def part_of(path: Path) -> Path:
-    """Return the name under which ``path`` is written before it is renamed; a killed child may leave it behind."""
-    return path.with_name(f".{path.name}.part")
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is there as a whole or not at all."""
-    part = part_of(path)
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _read(path: Path, limits: PictureLimits) -> bytes:
@@ -127,7 +117,9 @@ def _damage_named() -> Iterator[None]:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PictureTooLargeError("The picture has more pixels than are taken.") from None
-    except Exception:  # noqa: BLE001 - see above
+    except Exception as error:  # noqa: BLE001 - see above
+        if str(error).startswith(_OUT_OF_MEMORY):
+            raise MemoryError from None
         raise PictureDamagedError("The picture is damaged and cannot be decoded.") from None
 
 
@@ -145,20 +137,12 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _turned(image: Image.Image) -> Image.Image:
-    if _orientation(image) == 1:
-        return image
-    return ImageOps.exif_transpose(image)
-
-
 def _encode_thumbnail(image: Image.Image) -> tuple[bytes, tuple[int, int]]:
     scale = min(1.0, THUMBNAIL_EDGE / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     # A whole-number reduction first (cheap), the rest by a filter: 1024 to 512 needs the reduction alone.
     small = _shrinkable(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0)
-    orientation = _orientation(image)
-    if orientation != 1:
-        small.getexif()[0x0112] = orientation
+    if _orientation(image) != 1:
         small = ImageOps.exif_transpose(small)
     if small.mode == "CMYK":
         small = small.convert("RGB")
@@ -177,22 +161,21 @@ def _shrinkable(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode == "1" else "RGB")
 
 
-def _encode_clean(image: Image.Image, container: Container) -> tuple[bytes, tuple[int, int]]:
+def _encode_clean(image: Image.Image, container: Container, sampling: int) -> bytes:
     options: dict[str, object]
     if container.format == "JPEG":
-        options = {"quality": 95, "subsampling": JpegImagePlugin.get_sampling(image)}
+        options = {"quality": 95, "subsampling": sampling}
     elif container.format == "WEBP" and container.is_lossless:
         options = {"lossless": True, "exact": True, "method": 0, "quality": 20}  # quality is effort here
     elif container.format == "WEBP":
         options = {"quality": 95, "method": 2}
     else:
         options = {"compress_level": 4}
-    turned = _turned(image)
-    turned.info = {name: turned.info[name] for name in _KEPT_INFO if name in turned.info}
+    image.info = {name: image.info[name] for name in _KEPT_INFO if name in image.info}
     out = BytesIO()
     # WebP takes colours only from here, the others from `info` too.
-    turned.save(out, format=container.format, icc_profile=turned.info.get("icc_profile"), exif=b"", **options)
-    return out.getvalue(), turned.size
+    image.save(out, format=container.format, icc_profile=image.info.get("icc_profile"), exif=b"", **options)
+    return out.getvalue()
 
 
 def _facts(data: bytes, kind: str, size: tuple[int, int]) -> PictureFacts:

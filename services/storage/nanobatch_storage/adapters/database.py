@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from nanobatch_runtime.clock import Clock, SystemClock
-from nanobatch_runtime.errors import UnavailableError
 from sqlalchemy import event, func, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from nanobatch_runtime.clock import Clock, SystemClock
+from nanobatch_runtime.errors import UnavailableError
 
 T = TypeVar("T")
 

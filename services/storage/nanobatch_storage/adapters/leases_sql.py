@@ -28,20 +28,9 @@ from nanobatch_storage.domain import (
     ResultState,
 )
 from nanobatch_storage.fairness import Candidate, share
+from nanobatch_storage.ports_queue import Taken
 
 _ACTIVE = or_(executions.c.state.in_(["PENDING", "PROCESSING", "PAUSED"]), executions.c.open_attempts > 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What a look for work gave."""
-
-    leases: tuple[Lease, ...]
-    touched: tuple[str, ...]
-    """Executions that changed."""
-    look_again_at: datetime | None
-    """When the next result becomes ready by itself; None: none does."""
-    now: datetime
 
 
 @dataclass(slots=True)
@@ -53,7 +42,7 @@ class _Survey:
 
 
 class SqlLeases:
-    """See :class:`nanobatch_storage.ports.Leases`."""
+    """See :class:`nanobatch_storage.ports_queue.Leases`."""
 
     def __init__(
         self, database: Database, *, duration: timedelta, loop_lag: Callable[[], timedelta] = lambda: timedelta(0)
@@ -300,4 +289,3 @@ async def _key_of(tx: Transaction, execution: Execution) -> tuple[str, Encrypted
     query = select(credentials.c.id, credentials.c.record).where(credentials.c.id == execution.credential_id)
     row = (await tx.connection.execute(query)).one()
     return None if row.record is None else (row.id, rows.key_from_record(row.record))
-

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from datetime import timedelta
 
-from nanobatch_runtime.ids import is_id
 from sqlalchemy import insert, select
 
+from nanobatch_runtime.ids import is_id
 from nanobatch_storage import pacing, policy
 from nanobatch_storage.adapters import rows
 from nanobatch_storage.adapters.credentials_sql import wipe_key_if_done
@@ -20,6 +20,7 @@ from nanobatch_storage.domain import (
     Attempt,
     Bucket,
     Charged,
+    Completion,
     Execution,
     ExecutionState,
     Failure,
@@ -37,7 +38,7 @@ from nanobatch_storage.policy import BucketEffect, Next, Verdict
 
 
 class SqlLedger:
-    """See :class:`nanobatch_storage.ports.Ledger`."""
+    """See :class:`nanobatch_storage.ports_queue.Ledger`."""
 
     def __init__(self, database: Database, *, window: float) -> None:
         """``window`` is how many calls in flight a bucket begins with, and grows back to."""
@@ -95,27 +96,19 @@ class SqlLedger:
             done = _already(result, await _attempt_of(tx, lease), attempt_id)
             return Opening(result.user_id, execution.id, done)
 
-    async def complete(
-        self,
-        lease: LeaseRef,
-        attempt_id: str,
-        pictures: Sequence[Image],
-        usage: Usage,
-        processing: timedelta,
-        provider_response_id: str,
-    ) -> tuple[ResultState, str]:
+    async def complete(self, completion: Completion, pictures: Sequence[Image]) -> tuple[ResultState, str]:
         """Commit a picture under its fence; returns the result's state and its execution's id. Raises LeaseLostError."""
 
         async def work(tx: Transaction) -> tuple[ResultState, str, Bucket | None]:
-            execution, result = await _fenced(tx, lease)
-            attempt = await _attempt_of(tx, lease)
-            done = _already(result, attempt, attempt_id)
+            execution, result = await _fenced(tx, completion.lease)
+            attempt = await _attempt_of(tx, completion.lease)
+            done = _already(result, attempt, completion.attempt_id)
             if done is not None or attempt is None:
                 return done or result.state, execution.id, None
-            attempt.processing_ms = round(processing / timedelta(milliseconds=1))
-            attempt.provider_response_id = provider_response_id
+            attempt.processing_ms = round(completion.processing / timedelta(milliseconds=1))
+            attempt.provider_response_id = completion.provider_response_id[:255]
             attempt.outcome = "COMPLETED"
-            _settle(execution, result, attempt, Charged.YES, usage, tx)
+            _settle(tx, execution, result, attempt, (Charged.YES, completion.usage))
             by_kind = {picture.kind: picture for picture in pictures}
             master = by_kind[ImageKind.MASTER]
             shown = by_kind.get(ImageKind.DERIVED, master)
@@ -133,7 +126,10 @@ class SqlLedger:
             execution.move(result, ResultState.CANCELLED if late else ResultState.COMPLETED)
             await tx.connection.execute(
                 insert(images),
-                [{**{f.name: getattr(picture, f.name) for f in fields(picture)}, "create_time": tx.now} for picture in pictures],
+                [
+                    {**{f.name: getattr(picture, f.name) for f in fields(picture)}, "create_time": tx.now}
+                    for picture in pictures
+                ],
             )
             await _close(tx, execution, result, attempt)
             return result.state, execution.id, await _bucket_to_ease(tx, execution.bucket_id, self._window)
@@ -161,7 +157,7 @@ class SqlLedger:
                 attempt.provider_status = failure.provider_status[:64]
                 attempt.provider_response_id = failure.provider_response_id[:255]
                 attempt.processing_ms = failure.processing_ms
-                _settle(execution, result, attempt, failure.charged, failure.usage, tx)
+                _settle(tx, execution, result, attempt, (failure.charged, failure.usage))
             if bucket is not None:
                 pacing.refused(bucket, effect, failure, sent_at=sent_at, now=tx.now)
                 await rows.save(tx, [bucket])
@@ -199,7 +195,7 @@ class SqlLedger:
                     return None
                 if attempt is not None:
                     attempt.outcome = "RELEASED"
-                    _settle(execution, result, attempt, Charged.NO, Usage(), tx)
+                    _settle(tx, execution, result, attempt, (Charged.NO, Usage()))
                     result.attempts -= 1  # nothing was sent: it was no call
                 if result.state is ResultState.PROCESSING:
                     give_back(execution, result)
@@ -259,7 +255,7 @@ class SqlLedger:
                 for attempt in open_ones:
                     result = by_id[attempt.result_id]
                     attempt.outcome = "CRASHED"
-                    _settle(execution, result, attempt, Charged.MAYBE, Usage(), tx)
+                    _settle(tx, execution, result, attempt, (Charged.MAYBE, Usage()))
                     result.drop_lease()
                     result.revision = execution.stamp()
                 execution.touch()
@@ -294,7 +290,7 @@ async def close_lost(tx: Transaction, execution: Execution, lost: Sequence[Resul
     for attempt in open_ones:
         result = by_id[attempt.result_id]
         attempt.outcome = "CRASHED"
-        _settle(execution, result, attempt, Charged.MAYBE, Usage(), tx)
+        _settle(tx, execution, result, attempt, (Charged.MAYBE, Usage()))
         if policy.judge_crash(result, execution).next is Next.FAILED:
             alone = result.crashes >= policy.MAX_CRASHES
             result.error_code = "WORKER_LOST" if alone else "OUTCOME_UNKNOWN"
@@ -359,9 +355,10 @@ def _already(result: Result, attempt: Attempt | None, attempt_id: str) -> Result
 
 
 def _settle(
-    execution: Execution, result: Result, attempt: Attempt, charged: Charged, usage: Usage, tx: Transaction
+    tx: Transaction, execution: Execution, result: Result, attempt: Attempt, bill: tuple[Charged, Usage]
 ) -> None:
     """Close an attempt: its reservation becomes what it cost, or may have cost."""
+    charged, usage = bill
     attempt.charged, attempt.end_time = charged, tx.now
     attempt.input_tokens = usage.input_tokens
     attempt.text_output_tokens, attempt.image_output_tokens = usage.text_output_tokens, usage.image_output_tokens

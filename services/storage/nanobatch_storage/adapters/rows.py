@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -34,9 +34,13 @@ def for_update(statement: Select[Any]) -> Select[Any]:
     return statement.with_for_update(key_share=True)
 
 
-def execution_from(row: Row[Any]) -> Execution:
-    """Return the execution of a row of ``executions``."""
-    values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's documented mapping view
+def _values(row: Row[Any] | Mapping[str, Any]) -> dict[str, Any]:
+    return dict(row if isinstance(row, Mapping) else row._mapping)  # noqa: SLF001  # SQLAlchemy's documented mapping view
+
+
+def execution_from(row: Row[Any] | Mapping[str, Any]) -> Execution:
+    """Return the execution of a row of ``executions``, or of its columns by name."""
+    values = _values(row)
     values["state"] = ExecutionState(values["state"])
     values["pause_reason"] = PauseReason(values["pause_reason"]) if values["pause_reason"] else None
     values["settings"] = settings_from(values["settings"])
@@ -59,9 +63,9 @@ def attempt_from(row: Row[Any]) -> Attempt:
     return Attempt(**values)
 
 
-def bucket_from(row: Row[Any]) -> Bucket:
-    """Return the bucket of a row of ``buckets``."""
-    values = dict(row._mapping)  # noqa: SLF001  # as above
+def bucket_from(row: Row[Any] | Mapping[str, Any]) -> Bucket:
+    """Return the bucket of a row of ``buckets``, or of its columns by name."""
+    values = _values(row)
     values["cooldown_reason"] = WaitReason(values["cooldown_reason"]) if values["cooldown_reason"] else None
     return Bucket(**values)
 
@@ -153,7 +157,9 @@ async def save(tx: Transaction, things: Sequence[R]) -> None:
         return
     table = _table_of(things[0])
     names = [column.name for column in table.columns if column.name != "id"]
-    statement = update(table).where(table.c.id == bindparam("row_id")).values({name: bindparam(f"v_{name}") for name in names})
+    statement = (
+        update(table).where(table.c.id == bindparam("row_id")).values({name: bindparam(f"v_{name}") for name in names})
+    )
     rows = []
     for thing in things:
         values = values_of(thing)

@@ -263,7 +263,9 @@ attempts = Table(
     Column("reserved_micros", BigInteger, nullable=False),
     Column("start_time", UtcDateTime, nullable=False),
     Column("end_time", UtcDateTime),
-    Column("outcome", String(16), nullable=False, comment="COMPLETED, a failure class, CRASHED, RELEASED; empty while open"),
+    Column(
+        "outcome", String(16), nullable=False, comment="COMPLETED, a failure class, CRASHED, RELEASED; empty while open"
+    ),
     Column("charged", String(8), comment="null while open"),
     Column("cost_micros", BigInteger, nullable=False),
     Column("input_tokens", BigInteger, nullable=False),

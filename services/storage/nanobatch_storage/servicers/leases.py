@@ -6,14 +6,16 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+
 from nanobatch.gateway.v1 import execution_pb2
 from nanobatch.storage.v1 import lease_service_pb2 as pb
 from nanobatch.storage.v1 import lease_service_pb2_grpc
 from nanobatch_runtime.bus import Bus
 from nanobatch_runtime.errors import InvalidArgumentError
-
 from nanobatch_storage import finish, lease
-from nanobatch_storage.ports import Blobs, Leases, Ledger
+from nanobatch_storage.domain import Completion
+from nanobatch_storage.ports import Blobs
+from nanobatch_storage.ports_queue import Leases, Ledger
 from nanobatch_storage.translate_leases import (
     failure_from_proto,
     lease_to_proto,
@@ -36,27 +38,27 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
         self._blobs = blobs
         self._bus = bus
 
-    async def LeaseResults(self, request: pb.LeaseResultsRequest, context: Context) -> pb.LeaseResultsResponse:  # noqa: N802  # the contract's name
+    async def LeaseResults(self, request: pb.LeaseResultsRequest, context: Context) -> pb.LeaseResultsResponse:
         """See the contract."""
         wait = request.wait.ToTimedelta()
         found = await lease.lease_results(self._leases, self._bus, request.max_results, wait)
         return pb.LeaseResultsResponse(leases=[lease_to_proto(one) for one in found])
 
-    async def ExtendLeases(self, request: pb.ExtendLeasesRequest, context: Context) -> pb.ExtendLeasesResponse:  # noqa: N802  # the contract's name
+    async def ExtendLeases(self, request: pb.ExtendLeasesRequest, context: Context) -> pb.ExtendLeasesResponse:
         """See the contract."""
         lost = await self._leases.extend([ref_from_proto(ref) for ref in request.leases])
         return pb.ExtendLeasesResponse(lost=[ref_to_proto(ref) for ref in lost])
 
-    async def ReleaseLeases(self, request: pb.ReleaseLeasesRequest, context: Context) -> pb.ReleaseLeasesResponse:  # noqa: N802  # the contract's name
+    async def ReleaseLeases(self, request: pb.ReleaseLeasesRequest, context: Context) -> pb.ReleaseLeasesResponse:
         """See the contract."""
         await lease.release_leases(self._ledger, self._bus, [ref_from_proto(ref) for ref in request.leases])
         return pb.ReleaseLeasesResponse()
 
-    async def StartAttempt(self, request: pb.StartAttemptRequest, context: Context) -> pb.StartAttemptResponse:  # noqa: N802  # the contract's name
+    async def StartAttempt(self, request: pb.StartAttemptRequest, context: Context) -> pb.StartAttemptResponse:
         """See the contract."""
         return pb.StartAttemptResponse(attempt_id=await self._ledger.start(ref_from_proto(request.lease)))
 
-    async def CompleteResult(  # noqa: N802  # the contract's name
+    async def CompleteResult(
         self, request_iterator: AsyncIterator[pb.CompleteResultRequest], context: Context
     ) -> pb.CompleteResultResponse:
         """See the contract."""
@@ -64,10 +66,10 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
         if first is None or first.WhichOneof("data") != "header":
             raise InvalidArgumentError("The first message of a completion is its header.")
         header = first.header
-        completion = finish.Completion(
+        completion = Completion(
             lease=ref_from_proto(header.lease),
             attempt_id=header.attempt_id,
-            pictures=[picture_from_proto(image) for image in header.images],
+            pictures=tuple(picture_from_proto(image) for image in header.images),
             usage=usage_from_proto(header.usage),
             processing=header.processing_time.ToTimedelta(),
             provider_response_id=header.provider_response_id,
@@ -76,7 +78,7 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
         state = await finish.complete(self._ledger, self._blobs, self._bus, completion, chunks)
         return pb.CompleteResultResponse(state=execution_pb2.ResultState.Value(f"RESULT_STATE_{state}"))
 
-    async def FailResult(self, request: pb.FailResultRequest, context: Context) -> pb.FailResultResponse:  # noqa: N802  # the contract's name
+    async def FailResult(self, request: pb.FailResultRequest, context: Context) -> pb.FailResultResponse:
         """See the contract."""
         failure = failure_from_proto(request.failure)
         state = await finish.fail(
@@ -84,7 +86,7 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
         )
         return pb.FailResultResponse(state=execution_pb2.ResultState.Value(f"RESULT_STATE_{state}"))
 
-    async def ConfirmKey(self, request: pb.ConfirmKeyRequest, context: Context) -> pb.ConfirmKeyResponse:  # noqa: N802  # the contract's name
+    async def ConfirmKey(self, request: pb.ConfirmKeyRequest, context: Context) -> pb.ConfirmKeyResponse:
         """See the contract."""
         await self._ledger.confirm_key(request.bucket_id)
         await lease.announce(self._bus, [])

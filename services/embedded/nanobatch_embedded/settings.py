@@ -1,0 +1,21 @@
+"""What the embedded mode is told from outside. Each service reads the rest of its settings itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nanobatch_runtime.settings import Settings
+from pydantic import Field
+
+
+class EmbeddedSettings(Settings):
+    """Settings of ``nanobatch up``; each field names its variable."""
+
+    data_dir: Path = Field(default=Path("data"), validation_alias="NANOBATCH_DATA_DIR")
+    """Folder of database, pictures, spool and encryption key."""
+    encryption_key: str = Field(default="", validation_alias="ENCRYPTION_KEY")
+    """The key ring; empty: the one made at the first start."""
+    gateway: str = Field(default="127.0.0.1:50051", validation_alias="NANOBATCH_GATEWAY_GRPC")
+    """Public gRPC address, on loopback."""
+    log_level: str = Field(default="warning", validation_alias="NANOBATCH_LOG_LEVEL")
+    """debug, info, warning or error."""

@@ -1,0 +1,77 @@
+"""ImageService."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import grpc
+
+from nanobatch.gateway.v1 import image_service_pb2 as pb
+from nanobatch.gateway.v1 import image_service_pb2_grpc
+from nanobatch_gateway.auth import current_caller
+from nanobatch_gateway.domain import ImageNotFoundError
+from nanobatch_gateway.fields import Violations, required_id
+from nanobatch_gateway.ports import Images
+from nanobatch_gateway.servicers.writing import STALL_LIMIT, writer
+from nanobatch_gateway.uploads import UploadImage
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ImageServicer(image_service_pb2_grpc.ImageServiceServicer):
+    """Pictures over gRPC; the contract stands in the proto."""
+
+    def __init__(self, upload: UploadImage, images: Images, *, stall: timedelta = STALL_LIMIT) -> None:
+        """``stall`` is how long a downloader may leave one message lying."""
+        self._upload = upload
+        self._images = images
+        self._stall = stall
+
+    async def UploadImage(
+        self, request_iterator: AsyncIterator[pb.UploadImageRequest], context: Context
+    ) -> pb.UploadImageResponse:
+        """See the proto."""
+        requests = aiter(request_iterator)
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("data") != "header":
+            found = Violations()
+            found.add("header", "The first message must be the header.", "REQUIRED")
+            found.raise_any()
+            raise AssertionError
+        header = first.header
+        image = await self._upload(current_caller(), header.kind, header.filename, _chunks(requests))
+        return pb.UploadImageResponse(image=image)
+
+    async def GetImage(self, request: pb.GetImageRequest, context: Context) -> pb.GetImageResponse:
+        """See the proto."""
+        image_id = required_id("image_id", request.image_id)
+        images = await self._images.find(current_caller(), [image_id])
+        if image_id not in images:
+            raise ImageNotFoundError("There is no such picture.")
+        return pb.GetImageResponse(image=images[image_id])
+
+    async def DownloadImage(
+        self, request: pb.DownloadImageRequest, context: Context
+    ) -> AsyncIterator[pb.DownloadImageResponse]:
+        """See the proto."""
+        image_id = required_id("image_id", request.image_id)
+        send = writer(context, self._stall)
+        async with self._images.read(current_caller(), image_id) as pieces:
+            async for piece in pieces:
+                await send(piece)
+        nothing: tuple[
+            pb.DownloadImageResponse, ...
+        ] = ()  # all was sent above; a stream's handler is a generator all the same
+        for response in nothing:
+            yield response
+
+
+async def _chunks(requests: AsyncIterator[pb.UploadImageRequest]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        if request.WhichOneof("data") == "header":
+            found = Violations()
+            found.add("header", "Only the first message is a header.", "CONFLICT")
+            found.raise_any()
+        yield request.chunk

@@ -1,0 +1,173 @@
+"""The composition root: the only file that names adapters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import grpc
+import structlog
+
+from nanobatch.gateway.v1 import (
+    execution_service_pb2,
+    execution_service_pb2_grpc,
+    image_service_pb2,
+    image_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+)
+from nanobatch_gateway.adapters.images_grpc import GrpcImages
+from nanobatch_gateway.adapters.pictures_checker import CheckedPictures
+from nanobatch_gateway.adapters.progress_grpc import (
+    GeneratorChanges,
+    GeneratorKeyChecks,
+    GeneratorPresence,
+    StorageChanges,
+)
+from nanobatch_gateway.adapters.signer_hmac import HmacPageTokens
+from nanobatch_gateway.adapters.store_grpc import GrpcAccounts, GrpcControls, GrpcExecutions, GrpcResults
+from nanobatch_gateway.auth import LocalAuthenticator
+from nanobatch_gateway.check_key import CheckApiKey
+from nanobatch_gateway.control import ResumeExecution, RetryExecution
+from nanobatch_gateway.create import CreateExecution
+from nanobatch_gateway.domain import LOCAL_CALLER, MAX_UPLOAD_BYTES
+from nanobatch_gateway.estimate import EstimateCost
+from nanobatch_gateway.keys import Keys
+from nanobatch_gateway.pages import ListExecutions, ListResults
+from nanobatch_gateway.ports import Pictures
+from nanobatch_gateway.servicers.executions import ExecutionServicer, ExecutionUseCases
+from nanobatch_gateway.servicers.images import ImageServicer
+from nanobatch_gateway.servicers.interceptor import AuthInterceptor
+from nanobatch_gateway.servicers.models import ModelServicer
+from nanobatch_gateway.servicers.writing import STALL_LIMIT
+from nanobatch_gateway.settings import GatewaySettings
+from nanobatch_gateway.startup import Startup
+from nanobatch_gateway.uploads import UploadImage
+from nanobatch_gateway.validation import Validator
+from nanobatch_gateway.watch import WatchExecution, WatchLimits
+from nanobatch_runtime.clock import Clock, SystemClock
+from nanobatch_runtime.lifecycle import cancel
+from nanobatch_runtime.pictures import PictureChecker, PictureLimits
+from nanobatch_runtime.rpc.channel import open_channel
+from nanobatch_runtime.rpc.server import RpcServer
+
+_log = structlog.get_logger("nanobatch.gateway")
+
+SERVICE_NAMES = tuple(
+    service.full_name
+    for module in (execution_service_pb2, image_service_pb2, model_service_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A running gateway."""
+
+    server: RpcServer
+    started: asyncio.Task[None]
+    """Ends when storage was met; fails where no repeat can mend it (ENCRYPTION_KEY does not fit)."""
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; 0 on a unix socket."""
+        return 0 if self.server.address.startswith("unix:") else self.server.port
+
+    @property
+    def address(self) -> str:
+        """Where it can be reached: ``host:port`` with the real port, or ``unix:/path``."""
+        if not self.port:
+            return self.server.address
+        return f"{self.server.address.rpartition(':')[0]}:{self.port}"
+
+
+@asynccontextmanager
+async def open_app(
+    settings: GatewaySettings,
+    *,
+    storage_channel: grpc.aio.Channel | None = None,
+    generator_channel: grpc.aio.Channel | None = None,
+    clock: Clock | None = None,
+    pictures: Pictures | None = None,
+    watch_limits: WatchLimits | None = None,
+    stall: timedelta = STALL_LIMIT,
+    grace: timedelta = timedelta(seconds=5),
+) -> AsyncIterator[App]:
+    """Serve while the context is open. Raises UnavailableError (ADDRESS_IN_USE) where it cannot listen.
+
+    Channels that are given stay the caller's and must outlive the context; others are opened here. At the end health
+    says no, watches end resumably, and other calls have ``grace`` to finish. The gateway may start before storage:
+    until it was met, users' calls are answered UNAVAILABLE (STARTING) and health says NOT_SERVING.
+    """
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        storage, generator = storage_channel, generator_channel
+        if storage is None:
+            storage = await stack.enter_async_context(open_channel(settings.storage_target))
+        if generator is None:
+            generator = await stack.enter_async_context(open_channel(settings.generator_target))
+        presence = await stack.enter_async_context(GeneratorPresence(generator).watching())
+        if pictures is None:
+            # Uploads are few: one child, started by the first of them.
+            limits = PictureLimits(max_bytes=MAX_UPLOAD_BYTES)
+            checker = await stack.enter_async_context(PictureChecker(limits, max_workers=1, warm=False))
+            pictures = CheckedPictures(checker)
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="nanobatch-uploads-", ignore_cleanup_errors=True)))
+
+        keyring = settings.keyring
+        startup = Startup(GrpcAccounts(storage), keyring, LOCAL_CALLER)
+        server = RpcServer(
+            settings.listen,
+            SERVICE_NAMES,
+            reflect=True,
+            interceptors=[AuthInterceptor(LocalAuthenticator(), startup.require)],
+        )
+        keys = Keys(keyring, startup.secret)
+        executions, controls, results = GrpcExecutions(storage), GrpcControls(storage), GrpcResults(storage)
+        images = GrpcImages(storage)
+        tokens = HmacPageTokens(keyring.derive("page-token"))
+        validator = Validator(images, clock)
+        watch = WatchExecution(
+            generator=GeneratorChanges(generator),
+            storage=StorageChanges(storage),
+            presence=presence,
+            draining=server.draining,
+            limits=watch_limits,
+        )
+        use = ExecutionUseCases(
+            create=CreateExecution(validator, keys, executions),
+            estimate=EstimateCost(validator, executions, clock, window=settings.credential_window),
+            resume=ResumeExecution(executions, controls, keys),
+            retry=RetryExecution(executions, controls, keys),
+            list=ListExecutions(executions, tokens),
+            list_results=ListResults(results, tokens),
+            watch=watch,
+            executions=executions,
+            controls=controls,
+            results=results,
+        )
+        check_key = CheckApiKey(validator, GeneratorKeyChecks(generator))
+        execution_service_pb2_grpc.add_ExecutionServiceServicer_to_server(
+            ExecutionServicer(use, stall=stall), server.server
+        )
+        image_service_pb2_grpc.add_ImageServiceServicer_to_server(
+            ImageServicer(UploadImage(pictures, images, folder), images, stall=stall), server.server
+        )
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(check_key, clock), server.server)
+
+        await server.start()
+        stack.push_async_callback(server.stop, grace)
+        await server.set_serving(serving=False)
+        started = asyncio.create_task(_start(startup, server), name="gateway-startup")
+        stack.push_async_callback(cancel, started)
+        yield App(server, started)
+
+
+async def _start(startup: Startup, server: RpcServer) -> None:
+    await startup.run()
+    await server.set_serving(serving=True)

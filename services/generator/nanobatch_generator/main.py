@@ -1,0 +1,55 @@
+"""The process: settings, wiring, serve."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import structlog
+
+from nanobatch_generator.settings import GeneratorSettings
+from nanobatch_generator.wiring import open_app
+from nanobatch_runtime import logs
+from nanobatch_runtime.errors import NanobatchError
+from nanobatch_runtime.lifecycle import wait_for_signal
+from nanobatch_runtime.settings import SettingsError, load
+
+_log = structlog.get_logger("nanobatch.generator")
+
+
+async def serve(settings: GeneratorSettings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain."""
+    async with open_app(settings) as app:
+        _log.info("generator.serving", address=settings.listen, port=app.port, storage=settings.storage_target)
+        signal = await wait_for_signal()
+        _log.info("generator.stopping", signal=signal)
+        await app.drain()
+    _log.info("generator.stopped")
+
+
+def run(settings: GeneratorSettings) -> int:
+    """Run one generator as this process and return its exit code: 0 after a drain, 1 where it could not go on."""
+    logs.configure(settings.log_level)
+    try:
+        asyncio.run(serve(settings))
+    except NanobatchError as error:
+        print(error.message, file=sys.stderr)  # noqa: T201  # a sentence for whoever started it
+        return 1
+    except ExceptionGroup:
+        _log.exception("generator.failed")
+        return 1
+    return 0
+
+
+def main() -> int:
+    """Read the environment and run."""
+    try:
+        settings = load(GeneratorSettings)
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201  # as above
+        return 1
+    return run(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

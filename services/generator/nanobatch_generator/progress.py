@@ -1,0 +1,123 @@
+"""Live progress: one hub per watched execution, however many watch it, and a guess a second about what runs here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from datetime import timedelta
+
+from nanobatch_generator.domain import RevisionUnknownError, Viewer, WatchMovedError
+from nanobatch_generator.hub import Hub
+from nanobatch_generator.latency import Latencies, estimate
+from nanobatch_generator.ports import Changes, Messages
+from nanobatch_generator.running import InFlight, Phase
+from nanobatch_runtime.clock import Clock
+
+_TICK = timedelta(seconds=1)
+# A page that reloads comes back within this time to a hub that is still warm.
+_LINGER = timedelta(seconds=2)
+_PATIENCE = timedelta(seconds=30)
+
+
+class Progress:
+    """Lets watchers in, and owns the hubs."""
+
+    def __init__(
+        self,
+        *,
+        changes: Changes,
+        messages: Messages,
+        in_flight: InFlight,
+        latencies: Latencies,
+        clock: Clock,
+        tick: timedelta = _TICK,
+        linger: timedelta = _LINGER,
+        patience: timedelta = _PATIENCE,
+    ) -> None:
+        """``tick`` between guesses; ``patience`` with an outage of storage before watchers are sent elsewhere."""
+        self._changes = changes
+        self._messages = messages
+        self._in_flight = in_flight
+        self._latencies = latencies
+        self._clock = clock
+        self._tick = tick.total_seconds()
+        self._linger = linger.total_seconds()
+        self._patience = patience
+        self._hubs: dict[str, tuple[Hub, asyncio.Task[None]]] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._moved = False
+
+    async def run(self) -> None:
+        """Own the hubs and give their guesses until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            while True:
+                await asyncio.sleep(self._tick)
+                await self._guess()
+
+    async def watch(self, viewer: Viewer, execution_id: str, after_revision: int) -> AsyncGenerator[object]:
+        """Replicate an execution to one watcher; see :meth:`Hub.watch`. Each watcher is checked for itself.
+
+        Raises NanobatchError: NOT_FOUND where the viewer may not see it, RevisionUnknownError where ``after_revision``
+        was never given out, WatchMovedError while this generator drains.
+        """
+        known = await self._changes.revision(viewer, execution_id)
+        if after_revision > known:
+            message = f"Revision {after_revision} was never given out; the highest one is {known}."
+            raise RevisionUnknownError(message, metadata={"revision": str(known)})
+        if self._moved or self._tasks is None:
+            message = "This generator is stopping; watch again from the revision given."
+            raise WatchMovedError(message, metadata={"revision": str(after_revision)})
+        hub = self._hub(execution_id, self._tasks)
+        try:
+            async with aclosing(hub.watch(after_revision)) as messages:
+                async for message in messages:
+                    yield message
+        finally:
+            if not hub.watched:
+                asyncio.get_running_loop().call_later(self._linger, self._close_unwatched, hub)
+
+    def drain(self) -> None:
+        """End all watches resumably, and let nobody in any more."""
+        self._moved = True
+        for hub, _ in self._hubs.values():
+            hub.move()
+
+    def _hub(self, execution_id: str, tasks: asyncio.TaskGroup) -> Hub:
+        found = self._hubs.get(execution_id)
+        if found is not None and not found[0].ended:
+            return found[0]
+        hub = Hub(execution_id, self._changes, self._messages, patience=self._patience)
+        # In a context of its own: the first watcher's deadline is not the subscription's.
+        task = tasks.create_task(hub.follow(), name=f"hub-{execution_id}", context=contextvars.Context())
+        task.add_done_callback(lambda _: self._forget(hub))
+        self._hubs[execution_id] = hub, task
+        return hub
+
+    def _forget(self, hub: Hub) -> None:
+        found = self._hubs.get(hub.execution_id)
+        if found is not None and found[0] is hub:
+            del self._hubs[hub.execution_id]
+
+    def _close_unwatched(self, hub: Hub) -> None:
+        found = self._hubs.get(hub.execution_id)
+        if found is not None and found[0] is hub and not hub.watched:
+            found[1].cancel()
+            self._forget(hub)
+
+    async def _guess(self) -> None:
+        watched = [hub for hub, _ in self._hubs.values() if hub.watched]
+        running = {hub: self._in_flight.of_execution(hub.execution_id) for hub in watched}
+        for model in {work.lease.model for works in running.values() for work in works}:
+            await self._latencies.refresh(model)
+        now = self._clock.now()
+        for hub, works in running.items():
+            calling = [work for work in works if work.phase is not Phase.PREPARING]
+            guesses = [
+                estimate(work.lease.ref.result_id, work.elapsed, self._latencies.of(work.lease.model))
+                for work in calling
+                if self._in_flight.find(work.lease.ref) is work
+            ]
+            hub.estimate(guesses, now)

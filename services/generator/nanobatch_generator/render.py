@@ -1,0 +1,193 @@
+"""The road of one lease: key, input pictures, key check, attempt, call, spool, check, commit."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from datetime import timedelta
+
+import structlog
+
+from nanobatch_catalog import find_model, output_token_limit
+from nanobatch_generator.domain import (
+    Charged,
+    Done,
+    Failure,
+    FailureClass,
+    ImageGoneError,
+    Lease,
+    LeaseLostError,
+    PictureRequest,
+    ProviderError,
+)
+from nanobatch_generator.finish import Finish
+from nanobatch_generator.inputs import Inputs
+from nanobatch_generator.latency import Latencies
+from nanobatch_generator.patience import patiently
+from nanobatch_generator.ports import LeaseSource, Provider, Providers
+from nanobatch_generator.running import Phase, Work
+from nanobatch_generator.spool import Spool, SpoolEntry, sha256_of
+from nanobatch_runtime.errors import NanobatchError, NotFoundError, RemoteError
+from nanobatch_runtime.keyring import Identity, Keyring, SealBrokenError, UnknownKeyError
+
+_log = structlog.get_logger("nanobatch.render")
+
+KEY_CHECK_LIMIT = timedelta(seconds=30)
+
+
+class Render:
+    """Walks the road. It never raises for what went wrong on it: storage is told, and decides what follows."""
+
+    def __init__(
+        self,
+        *,
+        leases: LeaseSource,
+        inputs: Inputs,
+        providers: Providers,
+        keyring: Keyring,
+        spool: Spool,
+        finish: Finish,
+        latencies: Latencies,
+    ) -> None:
+        """Nothing is opened here."""
+        self._leases = leases
+        self._inputs = inputs
+        self._providers = providers
+        self._keyring = keyring
+        self._spool = spool
+        self._finish = finish
+        self._latencies = latencies
+
+    async def run(self, work: Work) -> None:
+        """Work on one lease until its result is committed, its failure told, or the lease lost."""
+        facts = {"result": work.lease.ref.result_id, "execution": work.lease.execution_id}
+        try:
+            failure = await self._try(work)
+            if failure is None:
+                _log.info("result.finished", attempt=work.attempt_id, seconds=_seconds(work), **facts)
+                return
+            ref, attempt_id = work.lease.ref, work.attempt_id
+            state = await patiently(lambda: self._leases.fail(ref, attempt_id, failure))
+        except LeaseLostError:
+            _log.info("lease.lost", phase=work.phase.name, **facts)
+        except RemoteError as error:
+            # Storage refuses to hear of it: the lease runs out, and the attempt closes as one that may be charged.
+            _log.warning("result.untold", reason=error.reason, attempt=work.attempt_id, **facts)
+        else:
+            _log.info("result.failed", code=failure.code, charged=failure.charged.name, state=state, **facts)
+
+    async def _try(self, work: Work) -> Failure | None:
+        try:
+            await self._walk(work)
+        except LeaseLostError:
+            raise
+        except ProviderError as error:
+            return Failure.of(error, work.elapsed)
+        except Exception as error:  # noqa: BLE001  # a bug here must cost one attempt, and never the process
+            return _incident(work, error)
+        return None
+
+    async def _walk(self, work: Work) -> None:
+        lease = work.lease
+        provider = self._provider(lease)
+        key = self._open_key(lease)
+        request = await self._request(lease)
+        if lease.check_key:
+            await self._check_key(lease, provider, key)
+        work.called(await patiently(lambda: self._leases.start_attempt(lease.ref)))
+        done = await _call(provider, request, key)
+        work.answered(done.usage)
+        self._latencies.note(lease.model, work.elapsed)
+        entry = SpoolEntry(
+            folder=self._spool.folder,
+            ref=lease.ref,
+            attempt_id=work.attempt_id,
+            lease_duration=lease.duration,
+            sha256=sha256_of(done.data),
+            usage=done.usage,
+            response_id=done.response_id,
+            processing_time=work.elapsed,
+        )
+        await self._spool.write(entry, done.data)
+        del done, request  # from here on the picture lies on disk: many of them may wait for a slow storage
+        await self._finish.run(entry)
+
+    def _provider(self, lease: Lease) -> Provider:
+        try:
+            return self._providers.get(lease.provider)
+        except NotFoundError as error:  # a newer gateway knows more than we do: it backs off, others may take it
+            raise ProviderError(FailureClass.TRANSIENT, error.reason, error.message) from error
+
+    def _open_key(self, lease: Lease) -> str:
+        credential = lease.credential
+        if credential is None:
+            return ""
+        identity = Identity("provider-key", credential.user_id, credential.id)
+        try:
+            return self._keyring.open(credential.key, identity)
+        except (UnknownKeyError, SealBrokenError) as error:
+            raise ProviderError(FailureClass.KEY_UNUSABLE, error.reason, error.message) from error
+
+    async def _request(self, lease: Lease) -> PictureRequest:
+        try:
+            images = await patiently(lambda: self._inputs.of(lease))
+        except ImageGoneError as error:
+            raise ProviderError(FailureClass.BAD_REQUEST, "INPUT_IMAGE_GONE", error.message) from error
+        model = find_model(lease.model)
+        return PictureRequest(
+            model=lease.model,
+            prompt=lease.prompt,
+            timeout=lease.timeout,
+            input_images=images,
+            aspect_ratio=lease.aspect_ratio,
+            image_size=lease.image_size,
+            seed=lease.seed,
+            max_output_tokens=output_token_limit(model, lease.image_size) if model is not None else 0,
+        )
+
+    async def _check_key(self, lease: Lease, provider: Provider, key: str) -> None:
+        try:
+            async with asyncio.timeout(KEY_CHECK_LIMIT.total_seconds()):
+                check = await provider.check_key(lease.model, key)
+        except TimeoutError:
+            message = "The provider did not answer when it was asked about the key."
+            raise ProviderError(FailureClass.TRANSIENT, "KEY_CHECK_TIMEOUT", message) from None
+        if not check.valid:
+            message = check.message or "The provider does not accept this key."
+            raise ProviderError(FailureClass.KEY_INVALID, "KEY_INVALID", message)
+        if not check.model_available:
+            message = check.message or f"The provider does not offer {lease.model} to this key."
+            raise ProviderError(FailureClass.MODEL_GONE, "MODEL_GONE", message)
+        await patiently(lambda: self._leases.confirm_key(lease.ref, lease.bucket_id))
+
+
+async def _call(provider: Provider, request: PictureRequest, key: str) -> Done:
+    """Call under a deadline of our own: whatever the library does, a hung call must not be kept alive for ever."""
+    deadline = asyncio.timeout(request.timeout.total_seconds())
+    try:
+        async with deadline:
+            return await provider.submit(request, key)
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        seconds = f"{request.timeout.total_seconds():g}"
+        message = f"The provider did not answer within {seconds} s; the call may have been charged."
+        raise ProviderError(FailureClass.UNKNOWN, "TIMEOUT", message, charged=Charged.MAYBE) from None
+
+
+def _incident(work: Work, error: Exception) -> Failure:
+    incident = uuid.uuid4().hex[:12]
+    _log.error("render.failed", incident=incident, result=work.lease.ref.result_id, exc_info=error)
+    # What is said of money follows from how far it came: nothing sent, sent and unknown, answered with a usage.
+    failure_class, charged = {
+        Phase.PREPARING: (FailureClass.TRANSIENT, Charged.NO),
+        Phase.CALLING: (FailureClass.UNKNOWN, Charged.MAYBE),
+        Phase.FINISHING: (FailureClass.TRANSIENT, Charged.YES),
+    }[work.phase]
+    code = error.reason if isinstance(error, NanobatchError) else "INTERNAL"
+    message = f"Something went wrong on our side; the generator's log has it as incident {incident}."
+    return Failure(failure_class, code, message, charged, work.usage, processing_time=work.elapsed)
+
+
+def _seconds(work: Work) -> float:
+    return round(work.elapsed.total_seconds(), 3)

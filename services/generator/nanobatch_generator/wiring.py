@@ -1,0 +1,144 @@
+"""The composition root: the only file that names adapters. The same for cluster, embedded mode and tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+
+import grpc
+import structlog
+
+from nanobatch.generator.v1 import generator_service_pb2
+from nanobatch.generator.v1.generator_service_pb2_grpc import add_GeneratorServiceServicer_to_server
+from nanobatch_generator.adapters.changes_grpc import GrpcChanges
+from nanobatch_generator.adapters.images_grpc import GrpcImages
+from nanobatch_generator.adapters.leases_grpc import GrpcLeaseExtender, GrpcLeases
+from nanobatch_generator.adapters.sink_grpc import GrpcSink
+from nanobatch_generator.finish import Finish, Replay
+from nanobatch_generator.heartbeat import Heartbeat
+from nanobatch_generator.inputs import Inputs
+from nanobatch_generator.latency import Latencies
+from nanobatch_generator.pictures import CheckedPictures
+from nanobatch_generator.ports import Pictures, Providers
+from nanobatch_generator.progress import Progress
+from nanobatch_generator.providers.gemini import DEFAULT_BASE_URL
+from nanobatch_generator.providers.registry import open_providers
+from nanobatch_generator.render import Render
+from nanobatch_generator.running import InFlight
+from nanobatch_generator.servicers.generator import GeneratorServicer
+from nanobatch_generator.settings import GeneratorSettings
+from nanobatch_generator.spool import Spool
+from nanobatch_generator.translate import WatchMessages
+from nanobatch_generator.worker import Worker
+from nanobatch_runtime.clock import SystemClock
+from nanobatch_runtime.lifecycle import cancel
+from nanobatch_runtime.pictures import PictureChecker
+from nanobatch_runtime.rpc.channel import open_channel
+from nanobatch_runtime.rpc.server import RpcServer
+
+_log = structlog.get_logger("nanobatch.generator")
+
+_SERVICE = generator_service_pb2.DESCRIPTOR.services_by_name["GeneratorService"].full_name
+_SERVER_GRACE = timedelta(seconds=1)
+
+
+class GeneratorApp:
+    """A running generator."""
+
+    def __init__(self, server: RpcServer, worker: Worker, progress: Progress, grace: timedelta) -> None:
+        """Made by :func:`open_app`."""
+        self.server = server
+        self._worker = worker
+        self._progress = progress
+        self._grace = grace
+        self._drained = False
+
+    @property
+    def port(self) -> int:
+        """The TCP port it listens on (0 on a unix socket)."""
+        return self.server.port
+
+    async def drain(self) -> None:
+        """Health says no, watches end resumably, leasing stops, running calls get their grace. Does so once."""
+        if self._drained:
+            return
+        self._drained = True
+        _log.info("generator.draining", seconds=self._grace.total_seconds())
+        await self.server.drain()
+        self._progress.drain()
+        await self._worker.drain(self._grace)
+
+
+@asynccontextmanager
+async def open_app(
+    settings: GeneratorSettings,
+    *,
+    storage_channel: grpc.aio.Channel | None = None,
+    storage_target: str | None = None,
+    providers: Providers | None = None,
+    pictures: Pictures | None = None,
+) -> AsyncGenerator[GeneratorApp]:
+    """Run a generator while the context is open; leaving it drains. It may be opened before storage is there.
+
+    ``storage_channel`` is shared and not closed; ``storage_target`` (default: the settings') is where the heartbeat's
+    own channel goes, and everything else where no channel is given. A loop that dies ends the context with its error.
+    """
+    target = storage_target or settings.storage_target
+    async with AsyncExitStack() as stack:
+        channel = storage_channel or await stack.enter_async_context(open_channel(target))
+        if providers is None:
+            providers = await stack.enter_async_context(
+                open_providers(
+                    gemini_base_url=settings.gemini_base_url or DEFAULT_BASE_URL,
+                    sandbox_delay=timedelta(seconds=settings.sandbox_delay),
+                )
+            )
+        if pictures is None:
+            pictures = CheckedPictures(await stack.enter_async_context(PictureChecker()))
+        spool = await asyncio.to_thread(Spool, settings.data_dir / "spool")
+        stack.callback(spool.close)
+
+        leases, changes = GrpcLeases(channel), GrpcChanges(channel)
+        in_flight, latencies = InFlight(), Latencies(changes)
+        heartbeat = Heartbeat(GrpcLeaseExtender(target))
+        finish = Finish(leases, GrpcSink(channel), pictures, spool)
+        render = Render(
+            leases=leases,
+            inputs=Inputs(GrpcImages(channel)),
+            providers=providers,
+            keyring=settings.keyring,
+            spool=spool,
+            finish=finish,
+            latencies=latencies,
+        )
+        worker = Worker(
+            leases=leases,
+            render=render,
+            replay=Replay(spool, finish),
+            heartbeat=heartbeat,
+            in_flight=in_flight,
+            concurrency=settings.concurrency,
+        )
+        progress = Progress(
+            changes=changes, messages=WatchMessages(), in_flight=in_flight, latencies=latencies, clock=SystemClock()
+        )
+        server = RpcServer(settings.listen, [_SERVICE])
+        add_GeneratorServiceServicer_to_server(GeneratorServicer(progress, providers), server.server)
+        app = GeneratorApp(server, worker, progress, settings.drain)
+
+        await server.start()
+        stack.push_async_callback(server.stop, _SERVER_GRACE)
+        async with asyncio.TaskGroup() as tasks:
+            loops = [
+                tasks.create_task(heartbeat.run(worker.lost), name="heartbeat"),
+                tasks.create_task(progress.run(), name="progress"),
+                tasks.create_task(worker.run(), name="worker"),
+            ]
+            try:
+                yield app
+            finally:
+                await app.drain()
+                for loop in reversed(loops):  # the heart beats to the last
+                    await cancel(loop)

@@ -1,0 +1,73 @@
+"""Who may see what, in one place: every query of users' data goes through here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanobatch_runtime.ids import is_id
+from sqlalchemy import ColumnElement, Select, Table, false, select, true
+
+from nanobatch_storage.adapters import rows
+from nanobatch_storage.adapters.database import Transaction
+from nanobatch_storage.adapters.tables import buckets, credentials, executions, users
+from nanobatch_storage.domain import Actor, Execution, ExecutionNotFoundError, UserNotFoundError
+from nanobatch_storage.views import ExecutionView
+
+
+def visible(table: Table, actor: Actor) -> ColumnElement[bool]:
+    """Return the condition that keeps the actor to what is theirs; admins see all."""
+    return true() if actor.admin else owned(table, actor)
+
+
+def owned(table: Table, actor: Actor) -> ColumnElement[bool]:
+    """Return the condition for what belongs to the actor, admin or not."""
+    # PostgreSQL answers a malformed UUID with an error: it must not come that far.
+    return table.c.user_id == actor.user_id if is_id(actor.user_id) else false()
+
+
+_BUCKET = [column.label(f"bucket_{column.name}") for column in buckets.columns]
+
+
+def _views() -> Select[Any]:
+    joined = executions.join(buckets, buckets.c.id == executions.c.bucket_id)
+    joined = joined.outerjoin(credentials, credentials.c.id == executions.c.credential_id)
+    has_key = credentials.c.record.is_not(None).label("has_key")
+    own = [column.label(f"own_{column.name}") for column in executions.columns]
+    return select(*own, *_BUCKET, has_key).select_from(joined)
+
+
+async def find_execution(tx: Transaction, actor: Actor, execution_id: str) -> ExecutionView:
+    """Return an execution without locking it. Raises ExecutionNotFoundError."""
+    if not is_id(execution_id):
+        raise ExecutionNotFoundError
+    statement = _views().where(executions.c.id == execution_id, visible(executions, actor))
+    row = (await tx.connection.execute(statement)).one_or_none()
+    if row is None:
+        raise ExecutionNotFoundError
+    values = row._mapping  # noqa: SLF001  # SQLAlchemy's documented mapping view
+    return ExecutionView(
+        execution=rows.execution_from({column.name: values[f"own_{column.name}"] for column in executions.columns}),
+        bucket=rows.bucket_from({column.name: values[f"bucket_{column.name}"] for column in buckets.columns}),
+        has_key=bool(values["has_key"]),
+    )
+
+
+async def lock_execution(tx: Transaction, actor: Actor, execution_id: str) -> Execution:
+    """Return an execution, locked. Raises ExecutionNotFoundError, without having locked somebody else's."""
+    await find_execution(tx, actor, execution_id)
+    execution = await rows.lock_execution(tx, execution_id)
+    if execution is None:
+        raise ExecutionNotFoundError
+    return execution
+
+
+async def lock_user(tx: Transaction, actor: Actor) -> None:
+    """Make transactions of one user that need each other's outcome come one after the other. Raises UserNotFoundError.
+
+    First in the order of locks.
+    """
+    if not is_id(actor.user_id):
+        raise UserNotFoundError
+    statement = rows.for_update(select(users.c.id).where(users.c.id == actor.user_id))
+    if (await tx.connection.execute(statement)).one_or_none() is None:
+        raise UserNotFoundError

@@ -1,0 +1,112 @@
+"""Executions and results, made and read."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Collection
+from datetime import timedelta
+
+from nanobatch_runtime.ids import is_id
+from sqlalchemy import literal, select, tuple_
+
+from nanobatch_storage import cursors
+from nanobatch_storage.adapters import rows
+from nanobatch_storage.adapters.access import find_execution, visible
+from nanobatch_storage.adapters.creation_sql import create_execution
+from nanobatch_storage.adapters.database import Database
+from nanobatch_storage.adapters.tables import UtcDateTime, attempts, executions, results
+from nanobatch_storage.domain import Actor, Execution, NewExecution, ResultNotFoundError, ResultState
+from nanobatch_storage.views import ExecutionView, Latency, Page, ResultView
+
+_LATENCY_SAMPLES = 200
+
+
+class SqlExecutions:
+    """See :class:`nanobatch_storage.ports.Executions`."""
+
+    def __init__(self, database: Database, *, window: float) -> None:
+        """``window`` is how many calls in flight a new bucket begins with."""
+        self._database = database
+        self._window = window
+
+    async def create(self, actor: Actor, new: NewExecution) -> tuple[Execution, bool]:
+        """See the port."""
+        return await self._database.write(lambda tx: create_execution(tx, actor, new, self._window))
+
+    async def get(self, actor: Actor, execution_id: str) -> ExecutionView:
+        """See the port."""
+        async with self._database.read() as tx:
+            return await find_execution(tx, actor, execution_id)
+
+    async def list(self, actor: Actor, page_size: int, cursor: str) -> Page[Execution]:
+        """See the port."""
+        statement = select(executions).where(visible(executions, actor))
+        if cursor:
+            time, last = cursors.read_execution(cursor)
+            place = tuple_(executions.c.create_time, executions.c.id)
+            statement = statement.where(
+                place < tuple_(literal(time, UtcDateTime), literal(last, executions.c.id.type))
+            )
+        statement = statement.order_by(executions.c.create_time.desc(), executions.c.id.desc()).limit(page_size + 1)
+        async with self._database.read() as tx:
+            found = [rows.execution_from(row) for row in await tx.connection.execute(statement)]
+        if len(found) <= page_size:
+            return Page(found, "")
+        page = found[:page_size]
+        return Page(page, cursors.after_execution(page[-1].create_time, page[-1].id))
+
+    async def list_results(
+        self, actor: Actor, execution_id: str, page_size: int, cursor: str, states: Collection[ResultState]
+    ) -> Page[ResultView]:
+        """See the port."""
+        statement = select(results).where(results.c.execution_id == execution_id)
+        if states:
+            statement = statement.where(results.c.state.in_(list(states)))
+        if cursor:
+            batch_index, variation = cursors.read_result(cursor)
+            statement = statement.where(
+                tuple_(results.c.batch_index, results.c.variation) > tuple_(literal(batch_index), literal(variation))
+            )
+        statement = statement.order_by(results.c.batch_index, results.c.variation).limit(page_size + 1)
+        async with self._database.read() as tx:
+            view = await find_execution(tx, actor, execution_id)
+            found = [rows.result_from(row) for row in await tx.connection.execute(statement)]
+            page = [view.show(result, tx.now) for result in found[:page_size]]
+        if len(found) <= page_size:
+            return Page(page, "")
+        last = found[page_size - 1]
+        return Page(page, cursors.after_result(last.batch_index, last.variation))
+
+    async def get_result(self, actor: Actor, result_id: str) -> ResultView:
+        """See the port."""
+        if not is_id(result_id):
+            raise ResultNotFoundError
+        async with self._database.read() as tx:
+            statement = select(results).where(results.c.id == result_id, visible(results, actor))
+            row = (await tx.connection.execute(statement)).one_or_none()
+            if row is None:
+                raise ResultNotFoundError
+            result = rows.result_from(row)
+            view = await find_execution(tx, actor, result.execution_id)
+            return view.show(result, tx.now)
+
+    async def latency(self, model: str) -> Latency:
+        """See the port."""
+        statement = (
+            select(attempts.c.processing_ms)
+            .where(
+                attempts.c.model == model, attempts.c.outcome == "COMPLETED", attempts.c.processing_ms.is_not(None)
+            )
+            .order_by(attempts.c.end_time.desc())
+            .limit(_LATENCY_SAMPLES)
+        )
+        async with self._database.read() as tx:
+            samples = sorted((await tx.connection.execute(statement)).scalars())
+        if not samples:
+            return Latency()
+        nearest_rank = -(-len(samples) * 95 // 100) - 1
+        return Latency(
+            sample_count=len(samples),
+            median=timedelta(milliseconds=statistics.median(samples)),
+            p95=timedelta(milliseconds=samples[nearest_rank]),
+        )

@@ -1,0 +1,89 @@
+"""Brings a database to the newest schema."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import structlog
+from alembic import command
+from alembic.config import Config
+from nanobatch_runtime.errors import UnavailableError
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+_log = structlog.get_logger("nanobatch.migrate")
+
+# Any number that nobody else locks by; it says "nanobatch" on a telephone.
+_LOCK = 626622824
+_WAIT_FOR_OTHERS = "60s"
+_WAIT_FOR_TABLES = "5s"
+"""A migration that waits for a table makes all who come after it wait as well: better to fail and come again."""
+_LOCK_NOT_AVAILABLE = "55P03"
+
+
+class MigrationBusyError(UnavailableError):
+    """Somebody else migrates, or holds a table that must change; nothing was changed."""
+
+    reason = "MIGRATION_BUSY"
+
+
+class MigrationUnavailableError(UnavailableError):
+    """The database does not answer; nothing was changed."""
+
+    reason = "DATABASE_UNAVAILABLE"
+
+
+async def upgrade(url: str) -> None:
+    """Bring the database at a SQLAlchemy URL to the newest schema, all steps in one transaction or none.
+
+    Any number of processes may do this at once. Raises MigrationBusyError, MigrationUnavailableError.
+    """
+    await asyncio.to_thread(_upgrade, make_url(url))
+
+
+def _upgrade(url: URL) -> None:
+    engine = _engine(url)
+    try:
+        with engine.begin() as connection:
+            if not url.get_backend_name().startswith("sqlite"):
+                connection.execute(text(f"set local lock_timeout = '{_WAIT_FOR_OTHERS}'"))
+                connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+                connection.execute(text(f"set local lock_timeout = '{_WAIT_FOR_TABLES}'"))
+            command.upgrade(config(connection), "head")
+    except (OperationalError, InterfaceError) as error:
+        if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE or "locked" in str(error.orig):
+            raise MigrationBusyError("The database is busy with another migration or a long transaction.") from error
+        raise MigrationUnavailableError("The database cannot be reached or changed.") from error
+    finally:
+        engine.dispose()
+    _log.info("database.migrated", backend=url.get_backend_name())
+
+
+def config(connection: Connection) -> Config:
+    """Return Alembic's configuration for a connection whose transaction is the caller's."""
+    made = Config()
+    made.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    made.attributes["connection"] = connection
+    return made
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url.set(drivername="postgresql+psycopg"), connect_args={"connect_timeout": 5})
+    engine = create_engine(url.set(drivername="sqlite"))
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # as in database: the driver's own BEGIN would come too late for tables
+        with closing(connection.cursor()) as cursor:
+            cursor.execute("PRAGMA busy_timeout=15000")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine

@@ -1,0 +1,167 @@
+"""What the use cases need from the outside. The docstrings are the specification; one suite tests all adapters by it.
+
+Everywhere: what the actor may not see does not exist, a malformed id is an unknown one, and every write is one
+transaction that happens whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from nanobatch_storage.domain import (
+    Actor,
+    EncryptedKey,
+    Execution,
+    Image,
+    NewCredential,
+    NewExecution,
+    ResultState,
+)
+from nanobatch_storage.views import Cancellation, Changes, ExecutionView, Latency, Page, ResultView, Retry
+
+
+class Executions(Protocol):
+    """Executions and results: made and read."""
+
+    async def create(self, actor: Actor, new: NewExecution) -> tuple[Execution, bool]:
+        """Store an execution with all its results; returns it, and whether it is new.
+
+        The same request id with the same hash gives the stored one, however many ask at once. Raises
+        RequestIdReusedError for the same id with another hash, UserNotFoundError, and InvalidArgumentError with a
+        violation for every image, workflow and parent that is not the user's.
+        """
+        ...
+
+    async def get(self, actor: Actor, execution_id: str) -> ExecutionView:
+        """Return an execution. Raises ExecutionNotFoundError."""
+        ...
+
+    async def list(self, actor: Actor, page_size: int, cursor: str) -> Page[Execution]:
+        """Return a page, newest first; what is created meanwhile shifts nothing. Raises InvalidArgumentError (cursor)."""
+        ...
+
+    async def list_results(
+        self, actor: Actor, execution_id: str, page_size: int, cursor: str, states: Collection[ResultState]
+    ) -> Page[ResultView]:
+        """Return a page by (batch_index, variation); no states: all. Raises ExecutionNotFoundError, InvalidArgumentError."""
+        ...
+
+    async def get_result(self, actor: Actor, result_id: str) -> ResultView:
+        """Return one result. Raises ResultNotFoundError."""
+        ...
+
+    async def latency(self, model: str) -> Latency:
+        """Return how long the last 200 successful calls of a model took."""
+        ...
+
+
+class Control(Protocol):
+    """What a user may do to an execution. All raise ExecutionNotFoundError."""
+
+    async def cancel(self, actor: Actor, execution_id: str) -> Cancellation:
+        """Make every result that is not final CANCELLED. Calls that are out may still bring their picture.
+
+        A final execution stays as it is.
+        """
+        ...
+
+    async def pause(self, actor: Actor, execution_id: str) -> Execution:
+        """Start no more calls. Raises ExecutionFinalError."""
+        ...
+
+    async def resume(
+        self, actor: Actor, execution_id: str, credential: NewCredential | None, max_cost_micros: int | None
+    ) -> Execution:
+        """Go on after a pause, with another key and cap where given. One that runs stays as it is.
+
+        Raises ExecutionFinalError, and KeyNeededError where there is no key.
+        """
+        ...
+
+    async def retry(self, actor: Actor, execution_id: str, retry: Retry) -> tuple[Execution, int]:
+        """Bring results back to PENDING on the same rows and reopen the execution; returns it and how many.
+
+        The same request id with the same hash is answered as the first time. Raises RequestIdReusedError, KeyNeededError,
+        FailedPreconditionError (NOTHING_TO_RETRY, CALL_STILL_OPEN), and InvalidArgumentError with a violation for every
+        result that cannot be retried and every edit of one that is not.
+        """
+        ...
+
+    async def delete(self, actor: Actor, execution_id: str) -> Sequence[str]:
+        """Remove a final execution with results and generated images; returns the paths of their blobs.
+
+        The ledger stays. Raises ExecutionActiveError while a result or a call is open.
+        """
+        ...
+
+
+class ChangeLog(Protocol):
+    """The revisions of an execution."""
+
+    async def since(self, actor: Actor, execution_id: str, revision: int) -> Changes:
+        """Return rows with a higher revision in ascending order, a page at most, without a gap before ``upto``.
+
+        Raises ExecutionNotFoundError.
+        """
+        ...
+
+
+class Images(Protocol):
+    """Rows of pictures."""
+
+    async def add(self, image: Image) -> Image:
+        """Store the row of an upload with the database's time as ``create_time``, to expire a day later.
+
+        Raises UserNotFoundError, and ImageExistsError where the id is taken.
+        """
+        ...
+
+    async def get_many(self, actor: Actor, image_ids: Collection[str]) -> Sequence[Image]:
+        """Return those that exist and that the actor may see, in no order."""
+        ...
+
+    async def take_expired(self, limit: int) -> Sequence[Image]:
+        """Remove rows whose time is up, at most ``limit``, and return them."""
+        ...
+
+    async def named(self, paths: Collection[str]) -> set[str]:
+        """Return those blob paths that a row names."""
+        ...
+
+
+class Blobs(Protocol):
+    """Bytes by path. What is written is on disk, whole and synced, or not there at all."""
+
+    async def write(self, path: str, chunks: AsyncIterator[bytes]) -> None:
+        """Store the chunks; whatever ``chunks`` raises comes out and leaves nothing behind. Overwrites."""
+        ...
+
+    def read(self, path: str) -> AsyncIterator[bytes]:
+        """Iterate over the bytes in chunks of at most 256 KiB. Raises BlobMissingError before the first."""
+        ...
+
+    async def delete(self, path: str) -> None:
+        """Remove it; it is fine where there is none."""
+        ...
+
+    def older_than(self, time: datetime) -> AsyncIterator[Sequence[str]]:
+        """Iterate over batches of paths last written before ``time``."""
+        ...
+
+    async def delete_if_older(self, path: str, time: datetime) -> bool:
+        """Remove it unless it was written since ``time``; returns whether it was removed."""
+        ...
+
+
+class Accounts(Protocol):
+    """Users, and secrets that all replicas share."""
+
+    async def ensure_user(self, actor: Actor, name: str) -> None:
+        """Make the user unless there is one. Raises InvalidArgumentError for an id that is no UUID."""
+        ...
+
+    async def ensure_secret(self, name: str, proposal: EncryptedKey) -> EncryptedKey:
+        """Store the proposal unless a secret of that name exists; returns the stored one, the same for all who ask."""
+        ...

@@ -1,0 +1,84 @@
+"""What the queue's use cases need from the outside (see :mod:`nanobatch_storage.ports` for the other half)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from nanobatch_storage.domain import Completion, Failure, Image, Lease, LeaseRef, Opening, ResultState
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a look for work gave."""
+
+    leases: tuple[Lease, ...]
+    touched: tuple[str, ...]
+    """Executions that changed."""
+    look_again_at: datetime | None
+    """When the next result becomes ready by itself; None: none does."""
+    now: datetime
+    """The database's time of the look."""
+
+
+class Leases(Protocol):
+    """The queue: who may work on what, until when. Identity is the lease, never a worker."""
+
+    async def take(self, slots: int) -> Taken:
+        """Lease up to ``slots`` results: fairly over users and executions, inside every bucket's window and every cap.
+
+        A lease that ran out is given anew; its open attempt closes as MAYBE and counts as a crash.
+        """
+        ...
+
+    async def extend(self, leases: Sequence[LeaseRef]) -> list[LeaseRef]:
+        """Extend leases to their full length from now; returns those that are lost."""
+        ...
+
+    async def expire_all(self) -> None:
+        """Let every lease run out now: at the start of the one process that held them all."""
+        ...
+
+    async def resume_due(self) -> list[str]:
+        """Resume executions whose pause ends by itself by now; returns their ids."""
+        ...
+
+
+class Ledger(Protocol):
+    """Attempts: written before the call, closed once. Every write acts only under the current lease (LeaseLostError)."""
+
+    async def start(self, lease: LeaseRef) -> str:
+        """Open the attempt of a lease and return its id; the same id when asked again.
+
+        Refused where the execution was cancelled, paused, or the lease has run out.
+        """
+        ...
+
+    async def check(self, lease: LeaseRef, attempt_id: str) -> Opening:
+        """Say whether a completion may be stored, and for whom: a look before its bytes are written."""
+        ...
+
+    async def complete(self, completion: Completion, pictures: Sequence[Image]) -> tuple[ResultState, str]:
+        """Commit pictures, result, attempt and costs in one transaction; returns the state and the execution's id.
+
+        A repeat is answered as the first time. A picture for a CANCELLED result is kept, the state stays.
+        """
+        ...
+
+    async def fail(self, lease: LeaseRef, attempt_id: str | None, failure: Failure) -> tuple[ResultState, list[str]]:
+        """Close the attempt (None: none was started), decide what follows; returns the state and what changed."""
+        ...
+
+    async def release(self, leases: Sequence[LeaseRef]) -> list[str]:
+        """Give leases back that nothing was sent for; returns the executions that changed."""
+        ...
+
+    async def confirm_key(self, bucket_id: str) -> None:
+        """Note that the provider took the key: the bucket opens to its full window for a day."""
+        ...
+
+    async def close_abandoned(self) -> list[str]:
+        """Close attempts of cancelled results whose lease ran out; returns the executions that changed."""
+        ...

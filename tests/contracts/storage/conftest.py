@@ -1,0 +1,185 @@
+"""Storage on both databases, and short ways to users, executions and pictures."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nanobatch_runtime.bus import MemoryBus
+from nanobatch_runtime.clock import ManualClock
+from nanobatch_storage import migrate
+from nanobatch_storage.adapters.accounts_sql import SqlAccounts
+from nanobatch_storage.adapters.blobs_obstore import open_blobs
+from nanobatch_storage.adapters.changes_sql import SqlChangeLog
+from nanobatch_storage.adapters.control_sql import SqlControl
+from nanobatch_storage.adapters.database import Database, open_database
+from nanobatch_storage.adapters.executions_sql import SqlExecutions
+from nanobatch_storage.adapters.images_sql import SqlImages
+from nanobatch_storage.domain import (
+    Actor,
+    EncryptedKey,
+    Execution,
+    Image,
+    ImageKind,
+    NewCredential,
+    NewExecution,
+    NewPrompt,
+    Result,
+    Settings,
+)
+from nanobatch_storage.pictures import blob_path
+
+KEY = EncryptedKey(b"cipher", b"i" * 12, b"t" * 16, b"s" * 16, "0123456789abcdef", 1)
+WINDOW = 10.0
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated file to be copied: quicker than migrating anew for every test."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    asyncio.run(migrate.upgrade(f"sqlite+aiosqlite:///{path}"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: Any) -> str:
+    """A migrated database to be copied."""
+    name = postgres_server.create()
+    asyncio.run(migrate.upgrade(postgres_server.url(name)))
+    return name
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A migrated database of its own for every test, on both."""
+    if request.param == "sqlite":
+        path = tmp_path / "nanobatch.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite+aiosqlite:///{path}"
+        return
+    server = request.getfixturevalue("postgres_server")
+    name = server.create(request.getfixturevalue("postgres_template"))
+    yield server.url(name)
+    server.drop(name)
+
+
+@pytest.fixture
+async def database(database_url: str, clock: ManualClock) -> AsyncIterator[Database]:
+    async with open_database(database_url, clock) as opened:
+        yield opened
+
+
+@dataclass(frozen=True)
+class Store:
+    """Every port of storage over one database, and short ways to what most tests need."""
+
+    database: Database
+    clock: ManualClock
+    bus: MemoryBus
+    executions: SqlExecutions
+    control: SqlControl
+    changes: SqlChangeLog
+    images: SqlImages
+    accounts: SqlAccounts
+    blobs: Any
+
+    async def user(self, *, admin: bool = False) -> Actor:
+        """Make a user."""
+        actor = Actor(str(uuid.uuid4()), admin=admin)
+        await self.accounts.ensure_user(actor, "somebody")
+        return actor
+
+    async def execution(self, actor: Actor, prompts: int = 3, **changes: Any) -> Execution:
+        """Make an execution of n prompts with the free provider; ``changes`` are fields of NewExecution."""
+        execution, _ = await self.executions.create(actor, new_execution(prompts, **changes))
+        return execution
+
+    async def paid(self, actor: Actor, prompts: int = 3, **changes: Any) -> Execution:
+        """Make an execution of n prompts with a key of its own."""
+        return await self.execution(actor, prompts, **{**paid(), **changes})
+
+    async def results(self, actor: Actor, execution_id: str) -> list[Result]:
+        """Return all results in order."""
+        page = await self.executions.list_results(actor, execution_id, 1000, "", ())
+        return [shown.result for shown in page.items]
+
+    async def upload(self, actor: Actor, **changes: Any) -> Image:
+        """Make the row of an upload, without bytes."""
+        return await self.images.add(image(actor, **changes))
+
+
+def new_execution(prompts: int = 3, **changes: Any) -> NewExecution:
+    """A request of n prompts with the free provider."""
+    new = NewExecution(
+        model="sandbox",
+        provider="sandbox",
+        settings=Settings(),
+        prompts=tuple(NewPrompt(f"prompt {number}") for number in range(prompts)),
+        fingerprint="f" * 64,
+        reservation_micros=1000,
+    )
+    return replace(new, **changes)
+
+
+def credential(fingerprint: str | None = None) -> NewCredential:
+    """A key, of its own bucket unless a fingerprint is given."""
+    return NewCredential(str(uuid.uuid4()), KEY, fingerprint or uuid.uuid4().hex * 2)
+
+
+def paid() -> dict[str, Any]:
+    """The fields of a request with a key of its own."""
+    key = credential()
+    return {
+        "model": "gemini-2.5-flash-image",
+        "provider": "gemini",
+        "credential": key,
+        "fingerprint": key.fingerprint,
+        "reservation_micros": 40_000,
+    }
+
+
+def image(actor: Actor, data: bytes = b"picture", **changes: Any) -> Image:
+    """The description of a picture of these bytes; storage sets the times."""
+    image_id = str(uuid.uuid4())
+    made = Image(
+        id=image_id,
+        user_id=actor.user_id,
+        kind=ImageKind.REFERENCE,
+        mime_type="image/png",
+        width=1,
+        height=1,
+        size_bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        blob_path=blob_path(actor.user_id, image_id, "image/png"),
+        execution_id=None,
+        create_time=ManualClock().now(),
+        expire_time=None,
+    )
+    return replace(made, **changes)
+
+
+@pytest.fixture
+def bus() -> MemoryBus:
+    return MemoryBus()
+
+
+@pytest.fixture
+def store(database: Database, clock: ManualClock, bus: MemoryBus, tmp_path: Path) -> Store:
+    return Store(
+        database=database,
+        clock=clock,
+        bus=bus,
+        executions=SqlExecutions(database, window=WINDOW),
+        control=SqlControl(database, window=WINDOW),
+        changes=SqlChangeLog(database),
+        images=SqlImages(database),
+        accounts=SqlAccounts(database),
+        blobs=open_blobs((tmp_path / "pictures").as_uri()),
+    )
