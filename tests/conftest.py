@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
 from nanobatch_runtime.clock import ManualClock
 
 _MISSING = "PostgreSQL 15 or newer is needed for these tests and was not found: install it (apt-get install postgresql)."
@@ -59,7 +60,7 @@ def _binaries() -> Path:
 
 
 def _major(version: str) -> int:
-    digits = version.split(".")[0]
+    digits = version.split(".", maxsplit=1)[0]
     return int(digits) if digits.isdigit() else 0
 
 
@@ -81,10 +82,11 @@ def postgres_server() -> Iterator[PostgresServer]:
             shutil.chown(folder, "postgres", "postgres")
         data, port = folder / "data", _free_port()
         subprocess.run(
-            [*as_user, binaries / "initdb", "-D", data, "-A", "trust", "-U", "nanobatch"]
-            + ["-E", "UTF8", "--locale=C.UTF-8", "--no-sync"],
-            check=True, capture_output=True, cwd=folder,
-        )  # fmt: skip
+            [*as_user, binaries / "initdb", "-D", data, *"-A trust -U nanobatch -E UTF8 --locale=C.UTF-8 --no-sync".split()],
+            check=True,
+            capture_output=True,
+            cwd=folder,
+        )
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": port,
@@ -95,11 +97,10 @@ def postgres_server() -> Iterator[PostgresServer]:
             "max_connections": 200,
         }
         with (folder / "log").open("wb") as log:
+            options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
             server = subprocess.Popen(
-                [*as_user, binaries / "postgres", "-D", data]
-                + [part for name, value in settings.items() for part in ("-c", f"{name}={value}")],
-                stdout=log, stderr=log, cwd=folder,
-            )  # fmt: skip
+                [*as_user, binaries / "postgres", "-D", data, *options], stdout=log, stderr=log, cwd=folder
+            )
         try:
             running = PostgresServer(port)
             _wait_until_ready(running, server, folder / "log")

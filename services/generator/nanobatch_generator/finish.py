@@ -119,8 +119,8 @@ class Replay:
             # Somebody else was quicker, or the execution is gone: storage closed the attempt as MAYBE.
             _log.warning("spool.overtaken", **facts)
         except RemoteError as error:
-            _log.error("spool.refused", reason=error.reason, **facts)  # noqa: TRY400  # an answer, not a surprise
-        except Exception:
+            _log.error("spool.refused", reason=error.reason, **facts)
+        except Exception:  # noqa: BLE001  # a broken leftover must not keep the generator from working
             _log.exception("spool.failed", **facts)
         else:
             _log.info("spool.replayed", state=state, **facts)

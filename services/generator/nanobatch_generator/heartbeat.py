@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -59,10 +60,9 @@ class Heartbeat:
             try:
                 self._beat(lambda ref: _on(loop, lambda: on_lost(ref)))
             except Exception as error:  # noqa: BLE001  # carried over to the loop, which ends the process
-                failure = error
-                _on(loop, lambda: ended.done() or ended.set_exception(failure))
+                _on(loop, partial(_settle, ended, error))
             else:
-                _on(loop, lambda: ended.done() or ended.set_result(None))
+                _on(loop, partial(_settle, ended, None))
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()
@@ -114,6 +114,15 @@ class Heartbeat:
         elif self._down and not down:
             _log.info("heartbeat.answered")
         self._down = down
+
+
+def _settle(ended: asyncio.Future[None], error: Exception | None) -> None:
+    if ended.done():
+        return
+    if error is None:
+        ended.set_result(None)
+    else:
+        ended.set_exception(error)
 
 
 def _on(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:

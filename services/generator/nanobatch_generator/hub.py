@@ -121,6 +121,12 @@ class Hub:
 
     async def follow(self) -> None:
         """Replicate until the execution has ended, is deleted, or storage is away for too long."""
+        try:
+            await self._follow()
+        finally:
+            self.move()  # whatever ended it otherwise: nobody waits here for news that will not come
+
+    async def _follow(self) -> None:
         failures, broken_since = 0, 0.0
         while not self.ended:
             started = time.monotonic()
@@ -142,7 +148,7 @@ class Hub:
                 failures += 1
                 wait = full_jitter(failures, base=_BACKOFF_BASE, cap=_BACKOFF_CAP)
                 await asyncio.sleep(wait.total_seconds())
-            except Exception:
+            except Exception:  # noqa: BLE001  # a bug here ends these watches, not the process
                 _log.exception("watch.failed", execution=self.execution_id)
                 self.move()
 

@@ -39,14 +39,6 @@ class Provider(Protocol):
         ...
 
 
-class Providers(Protocol):
-    """The providers of this process."""
-
-    def get(self, name: str) -> Provider:
-        """Return the provider of that name. Raises NotFoundError."""
-        ...
-
-
 class LeaseSource(Protocol):
     """Storage's queue. Every write is fenced by the lease and may be repeated: the second time changes nothing.
 

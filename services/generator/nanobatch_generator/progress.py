@@ -72,9 +72,9 @@ class Progress:
             raise WatchMovedError(message, metadata={"revision": str(after_revision)})
         hub = self._hub(execution_id, self._tasks)
         try:
-            async with aclosing(hub.watch(after_revision)) as messages:
-                async for message in messages:
-                    yield message
+            async with aclosing(hub.watch(after_revision)) as updates:
+                async for update in updates:
+                    yield update
         finally:
             if not hub.watched:
                 asyncio.get_running_loop().call_later(self._linger, self._close_unwatched, hub)

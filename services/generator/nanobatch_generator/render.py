@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Mapping
 from datetime import timedelta
 
 import structlog
@@ -24,10 +25,10 @@ from nanobatch_generator.finish import Finish
 from nanobatch_generator.inputs import Inputs
 from nanobatch_generator.latency import Latencies
 from nanobatch_generator.patience import patiently
-from nanobatch_generator.ports import LeaseSource, Provider, Providers
+from nanobatch_generator.ports import LeaseSource, Provider
 from nanobatch_generator.running import Phase, Work
 from nanobatch_generator.spool import Spool, SpoolEntry, sha256_of
-from nanobatch_runtime.errors import NanobatchError, NotFoundError, RemoteError
+from nanobatch_runtime.errors import NanobatchError, RemoteError
 from nanobatch_runtime.keyring import Identity, Keyring, SealBrokenError, UnknownKeyError
 
 _log = structlog.get_logger("nanobatch.render")
@@ -43,13 +44,13 @@ class Render:
         *,
         leases: LeaseSource,
         inputs: Inputs,
-        providers: Providers,
+        providers: Mapping[str, Provider],
         keyring: Keyring,
         spool: Spool,
         finish: Finish,
         latencies: Latencies,
     ) -> None:
-        """Nothing is opened here."""
+        """``providers`` by name."""
         self._leases = leases
         self._inputs = inputs
         self._providers = providers
@@ -113,10 +114,11 @@ class Render:
         await self._finish.run(entry)
 
     def _provider(self, lease: Lease) -> Provider:
-        try:
-            return self._providers.get(lease.provider)
-        except NotFoundError as error:  # a newer gateway knows more than we do: it backs off, others may take it
-            raise ProviderError(FailureClass.TRANSIENT, error.reason, error.message) from error
+        provider = self._providers.get(lease.provider)
+        if provider is None:  # a newer gateway knows more than this generator: it backs off, others may take it
+            message = f"This generator does not know the provider {lease.provider}."
+            raise ProviderError(FailureClass.TRANSIENT, "PROVIDER_UNKNOWN", message)
+        return provider
 
     def _open_key(self, lease: Lease) -> str:
         credential = lease.credential
@@ -142,6 +144,7 @@ class Render:
             aspect_ratio=lease.aspect_ratio,
             image_size=lease.image_size,
             seed=lease.seed,
+            attempts=lease.attempts,
             max_output_tokens=output_token_limit(model, lease.image_size) if model is not None else 0,
         )
 

@@ -24,7 +24,7 @@ class GeneratorSettings(Settings):
     """The key ring that opens provider keys."""
     gemini_base_url: str = Field(default="", validation_alias="NANOBATCH_GEMINI_BASE_URL")
     """Address of the Gemini API; empty: Google's own."""
-    sandbox_delay: float = Field(default=1.0, ge=0, le=60, validation_alias="NANOBATCH_SANDBOX_DELAY")
+    sandbox_delay: float = Field(default=0.5, ge=0, le=60, validation_alias="NANOBATCH_SANDBOX_DELAY")
     """Seconds that the sandbox takes for a picture unless the prompt says otherwise."""
     data_dir: Path = Field(default=Path("data"), validation_alias="NANOBATCH_DATA_DIR")
     """Folder of the spool."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
@@ -21,7 +21,7 @@ from nanobatch_generator.heartbeat import Heartbeat
 from nanobatch_generator.inputs import Inputs
 from nanobatch_generator.latency import Latencies
 from nanobatch_generator.pictures import CheckedPictures
-from nanobatch_generator.ports import Pictures, Providers
+from nanobatch_generator.ports import Pictures, Provider
 from nanobatch_generator.progress import Progress
 from nanobatch_generator.providers.gemini import DEFAULT_BASE_URL
 from nanobatch_generator.providers.registry import open_providers
@@ -77,7 +77,7 @@ async def open_app(
     *,
     storage_channel: grpc.aio.Channel | None = None,
     storage_target: str | None = None,
-    providers: Providers | None = None,
+    providers: Mapping[str, Provider] | None = None,
     pictures: Pictures | None = None,
 ) -> AsyncGenerator[GeneratorApp]:
     """Run a generator while the context is open; leaving it drains. It may be opened before storage is there.
@@ -87,7 +87,8 @@ async def open_app(
     """
     target = storage_target or settings.storage_target
     async with AsyncExitStack() as stack:
-        channel = storage_channel or await stack.enter_async_context(open_channel(target))
+        if storage_channel is None:
+            storage_channel = await stack.enter_async_context(open_channel(target))
         if providers is None:
             providers = await stack.enter_async_context(
                 open_providers(
@@ -100,13 +101,13 @@ async def open_app(
         spool = await asyncio.to_thread(Spool, settings.data_dir / "spool")
         stack.callback(spool.close)
 
-        leases, changes = GrpcLeases(channel), GrpcChanges(channel)
+        leases, changes = GrpcLeases(storage_channel), GrpcChanges(storage_channel)
         in_flight, latencies = InFlight(), Latencies(changes)
         heartbeat = Heartbeat(GrpcLeaseExtender(target))
-        finish = Finish(leases, GrpcSink(channel), pictures, spool)
+        finish = Finish(leases, GrpcSink(storage_channel), pictures, spool)
         render = Render(
             leases=leases,
-            inputs=Inputs(GrpcImages(channel)),
+            inputs=Inputs(GrpcImages(storage_channel)),
             providers=providers,
             keyring=settings.keyring,
             spool=spool,

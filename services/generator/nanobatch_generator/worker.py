@@ -15,7 +15,7 @@ from datetime import timedelta
 
 import structlog
 
-from nanobatch_generator.domain import Charged, Failure, FailureClass, Lease, LeaseRef, StorageDownError
+from nanobatch_generator.domain import Charged, Failure, FailureClass, Lease, LeaseRef
 from nanobatch_generator.finish import Replay
 from nanobatch_generator.heartbeat import Heartbeat
 from nanobatch_generator.patience import pause
@@ -58,7 +58,7 @@ class Worker:
         self._poll_wait = poll_wait
         self._poll: asyncio.Task[list[Lease]] | None = None
         self._changed = asyncio.Event()
-        self._stopping = False
+        self._stop = asyncio.Event()
 
     async def run(self) -> None:
         """Replay the spool, then lease until drained."""
@@ -75,7 +75,7 @@ class Worker:
 
     async def drain(self, grace: timedelta) -> None:
         """Lease no more, give back what was not begun, let calls end within ``grace``, report those that did not."""
-        self._stopping = True
+        self._stop.set()
         self._changed.set()
         if self._poll is not None:
             # An answer that is just on its way is lost with it: such a lease returns by itself, uncharged, when it expires.
@@ -94,14 +94,14 @@ class Worker:
         for entry in entries:
             self._heartbeat.hold(entry.ref, entry.lease_duration)
         for entry in entries:
-            if self._stopping:
+            if self._stop.is_set():
                 return
             await self._replay.run(entry)
             self._heartbeat.drop(entry.ref)
 
     async def _lease_on(self, tasks: asyncio.TaskGroup) -> None:
         failures = 0
-        while not self._stopping:
+        while not self._stop.is_set():
             free = self._free()
             if not free:
                 self._changed.clear()
@@ -119,7 +119,7 @@ class Worker:
             if failures:
                 _log.info("storage.reached", failures=failures)
                 failures = 0
-            if self._stopping:
+            if self._stop.is_set():
                 await self._release([lease.ref for lease in leases])
             elif leases:
                 for lease in leases:
@@ -141,7 +141,7 @@ class Worker:
             return await self._poll
         except asyncio.CancelledError:
             current = asyncio.current_task()
-            if not self._stopping or (current is not None and current.cancelling()):
+            if not self._stop.is_set() or (current is not None and current.cancelling()):
                 raise
             return []
         finally:

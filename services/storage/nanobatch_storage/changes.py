@@ -10,7 +10,6 @@ from datetime import timedelta
 from nanobatch_runtime.bus import Bus, Subscription
 from nanobatch_runtime.errors import UnavailableError
 from nanobatch_runtime.lifecycle import cancel
-
 from nanobatch_storage import topics
 from nanobatch_storage.domain import Actor, ExecutionNotFoundError, RevisionUnknownError, Waiting
 from nanobatch_storage.ports import ChangeLog
@@ -27,7 +26,7 @@ class WatchMovedError(UnavailableError):
 
 
 async def watch(
-    changes: ChangeLog, bus: Bus, draining: asyncio.Event, actor: Actor, execution_id: str, after_revision: int
+    changes: ChangeLog, bus: Bus, draining: asyncio.Event, *, actor: Actor, execution_id: str, after_revision: int
 ) -> AsyncIterator[Change]:
     """Iterate over all that changed after a revision, ascending, without gap or repeat, then over what changes.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from nanobatch_runtime.bus import Bus
-
 from nanobatch_storage import topics
 from nanobatch_storage.domain import Actor, Execution, NewExecution
 from nanobatch_storage.ports import Executions

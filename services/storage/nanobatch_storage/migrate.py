@@ -10,10 +10,11 @@ from typing import Any
 import structlog
 from alembic import command
 from alembic.config import Config
-from nanobatch_runtime.errors import UnavailableError
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import InterfaceError, OperationalError
+
+from nanobatch_runtime.errors import UnavailableError
 
 _log = structlog.get_logger("nanobatch.migrate")
 

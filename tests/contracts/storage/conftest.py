@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from nanobatch_runtime.bus import MemoryBus
 from nanobatch_runtime.clock import ManualClock
 from nanobatch_storage import migrate
@@ -76,45 +77,6 @@ async def database(database_url: str, clock: ManualClock) -> AsyncIterator[Datab
         yield opened
 
 
-@dataclass(frozen=True)
-class Store:
-    """Every port of storage over one database, and short ways to what most tests need."""
-
-    database: Database
-    clock: ManualClock
-    bus: MemoryBus
-    executions: SqlExecutions
-    control: SqlControl
-    changes: SqlChangeLog
-    images: SqlImages
-    accounts: SqlAccounts
-    blobs: Any
-
-    async def user(self, *, admin: bool = False) -> Actor:
-        """Make a user."""
-        actor = Actor(str(uuid.uuid4()), admin=admin)
-        await self.accounts.ensure_user(actor, "somebody")
-        return actor
-
-    async def execution(self, actor: Actor, prompts: int = 3, **changes: Any) -> Execution:
-        """Make an execution of n prompts with the free provider; ``changes`` are fields of NewExecution."""
-        execution, _ = await self.executions.create(actor, new_execution(prompts, **changes))
-        return execution
-
-    async def paid(self, actor: Actor, prompts: int = 3, **changes: Any) -> Execution:
-        """Make an execution of n prompts with a key of its own."""
-        return await self.execution(actor, prompts, **{**paid(), **changes})
-
-    async def results(self, actor: Actor, execution_id: str) -> list[Result]:
-        """Return all results in order."""
-        page = await self.executions.list_results(actor, execution_id, 1000, "", ())
-        return [shown.result for shown in page.items]
-
-    async def upload(self, actor: Actor, **changes: Any) -> Image:
-        """Make the row of an upload, without bytes."""
-        return await self.images.add(image(actor, **changes))
-
-
 def new_execution(prompts: int = 3, **changes: Any) -> NewExecution:
     """A request of n prompts with the free provider."""
     new = NewExecution(
@@ -133,7 +95,7 @@ def credential(fingerprint: str | None = None) -> NewCredential:
     return NewCredential(str(uuid.uuid4()), KEY, fingerprint or uuid.uuid4().hex * 2)
 
 
-def paid() -> dict[str, Any]:
+def paid_fields() -> dict[str, Any]:
     """The fields of a request with a key of its own."""
     key = credential()
     return {
@@ -163,6 +125,52 @@ def image(actor: Actor, data: bytes = b"picture", **changes: Any) -> Image:
         expire_time=None,
     )
     return replace(made, **changes)
+
+
+@dataclass(frozen=True)
+class Store:
+    """Every port of storage over one database, and short ways to what most tests need."""
+
+    database: Database
+    clock: ManualClock
+    bus: MemoryBus
+    executions: SqlExecutions
+    control: SqlControl
+    changes: SqlChangeLog
+    images: SqlImages
+    accounts: SqlAccounts
+    blobs: Any
+
+    # Tests import nothing of this file: what they need comes with the fixture.
+    new = staticmethod(new_execution)
+    credential = staticmethod(credential)
+    paid_fields = staticmethod(paid_fields)
+    image = staticmethod(image)
+    key = KEY
+
+    async def user(self, *, admin: bool = False) -> Actor:
+        """Make a user."""
+        actor = Actor(str(uuid.uuid4()), admin=admin)
+        await self.accounts.ensure_user(actor, "somebody")
+        return actor
+
+    async def execution(self, actor: Actor, prompts: int = 3, **changes: Any) -> Execution:
+        """Make an execution of n prompts with the free provider; ``changes`` are fields of NewExecution."""
+        execution, _ = await self.executions.create(actor, new_execution(prompts, **changes))
+        return execution
+
+    async def paid(self, actor: Actor, prompts: int = 3, **changes: Any) -> Execution:
+        """Make an execution of n prompts with a key of its own."""
+        return await self.execution(actor, prompts, **{**paid_fields(), **changes})
+
+    async def results(self, actor: Actor, execution_id: str) -> list[Result]:
+        """Return all results in order."""
+        page = await self.executions.list_results(actor, execution_id, 1000, "", ())
+        return [shown.result for shown in page.items]
+
+    async def upload(self, actor: Actor, **changes: Any) -> Image:
+        """Make the row of an upload, without bytes."""
+        return await self.images.add(image(actor, **changes))
 
 
 @pytest.fixture

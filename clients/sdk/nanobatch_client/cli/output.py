@@ -5,27 +5,30 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
 
+import typer
 
-def jsonable(value: Any) -> Any:
+
+def jsonable(value: Any) -> Any:  # noqa: PLR0911  # one line a type reads best
     """Return what ``json`` can write: times in ISO 8601, durations as ``.._seconds``, micros with ``.._dollars``."""
     if is_dataclass(value) and not isinstance(value, type):
         return _members({each.name: getattr(value, each.name) for each in fields(value)})
-    if isinstance(value, Mapping):
-        return _members(value)
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [jsonable(each) for each in value]
+    match value:
+        case Mapping():
+            return _members(value)
+        case Enum():
+            return value.value
+        case datetime():
+            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        case timedelta():
+            return value.total_seconds()
+        case list() | tuple():
+            return [jsonable(each) for each in value]
     return value
 
 
@@ -47,24 +50,26 @@ class Terminal:
 
     quiet: bool = False
     as_json: bool = False
+    json_lines: bool = False
+    """Each document on one line, for streams of them."""
 
     def note(self, text: str) -> None:
         """Say something to a person."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            typer.echo(text, err=True)
 
     def error(self, *lines: str) -> None:
         """Say what went wrong."""
         for number, line in enumerate(lines):
-            print(line if number else f"nanobatch: {line}", file=sys.stderr, flush=True)
+            typer.echo(line if number else f"nanobatch: {line}", err=True)
 
     def data(self, text: str) -> None:
         """Write a line of data."""
-        print(text, flush=True)
+        typer.echo(text)
 
-    def document(self, value: Any, *, one_line: bool = False) -> None:
+    def document(self, value: Any) -> None:
         """Write one JSON document."""
-        print(json.dumps(jsonable(value), indent=None if one_line else 2, ensure_ascii=False), flush=True)
+        typer.echo(json.dumps(jsonable(value), indent=None if self.json_lines else 2, ensure_ascii=False))
 
     @property
     def is_live(self) -> bool:

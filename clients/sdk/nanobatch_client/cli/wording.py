@@ -104,7 +104,9 @@ def pause_advice(execution: Execution, target: str) -> str:
             cap = f" of {money(execution.max_cost_micros)}" if execution.max_cost_micros is not None else ""
             return f"Paused: the next call might pass the spend cap{cap}. Raise it: {resume('--max-cost', 'DOLLARS')}"
         case PauseReason.DAILY_QUOTA:
-            return f"Paused: the provider's quota of the day is used up.{by_itself} Wait with {watch}, or try {resume()}"
+            return (
+                f"Paused: the provider's quota of the day is used up.{by_itself} Wait with {watch}, or try {resume()}"
+            )
         case PauseReason.MODEL_GONE:
             return f"Paused: the provider no longer offers {execution.model}. `nanobatch models` names its successor."
         case _:

@@ -36,8 +36,12 @@ class GrpcChanges:
         request = pb.WatchChangesRequest(
             actor=viewer_to_proto(_SYSTEM), execution_id=execution_id, after_revision=after_revision
         )
-        async for message in stream(self._stub.WatchChanges(request, timeout=_STREAM_SECONDS)):
-            yield update_from_proto(message)
+        changes = self._stub.WatchChanges(request, timeout=_STREAM_SECONDS)
+        try:
+            async for message in stream(changes):
+                yield update_from_proto(message)
+        finally:
+            changes.cancel()  # at once, and not when the garbage is collected
 
     async def latency(self, model: str) -> Latency:
         """See the port."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import functools
 import io
+import re
 import struct
 import unicodedata
 import zlib
@@ -30,6 +31,9 @@ _BOMB_SIDE: Final = 13_312
 # Shades of the ground, top and bottom.
 _TOP: Final = 84
 _BOTTOM: Final = 34
+# What is longer is broken, so that no line grows without bound, and scripts without spaces fill theirs.
+_WORD: Final = re.compile(r"\S{1,28}")
+_MOST_CHARACTERS: Final = 3_000
 _SYSTEM_FONTS: Final = (
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
@@ -108,7 +112,7 @@ def _palette(hue: float) -> list[int]:
 
 def _write(pen: ImageDraw.ImageDraw, words: str, box: tuple[int, int, int, int]) -> None:
     """Write ``words`` centred in ``box``, as large as they fit; what no size holds ends in an ellipsis."""
-    words, named = _drawable(words)
+    words, named = _drawable(words[:_MOST_CHARACTERS])
     left, top, right, bottom = box
     for size in _FONT_SIZES:
         line_height = round(size * 1.28)
@@ -133,7 +137,7 @@ def _wrap(words: str, font: _Font, width: float) -> tuple[list[str], bool]:
     for paragraph in words.splitlines():
         line: list[str] = []
         used = 0.0
-        for word in paragraph.split():
+        for word in _WORD.findall(paragraph):
             length = _length(font, word)
             fits = fits and length <= width
             if line and used + space + length > width:

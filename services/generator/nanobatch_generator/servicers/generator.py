@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from datetime import timedelta
 from typing import cast
@@ -13,10 +13,10 @@ import grpc
 from nanobatch.generator.v1 import generator_service_pb2 as pb
 from nanobatch.generator.v1.generator_service_pb2_grpc import GeneratorServiceServicer
 from nanobatch_generator.domain import ProviderError, WatcherTooSlowError
-from nanobatch_generator.ports import Providers
+from nanobatch_generator.ports import Provider
 from nanobatch_generator.progress import Progress
 from nanobatch_generator.translate import viewer_from_proto
-from nanobatch_runtime.errors import UnavailableError
+from nanobatch_runtime.errors import InvalidArgumentError, UnavailableError
 from nanobatch_runtime.logs import redact
 
 _STALL = timedelta(seconds=30)
@@ -26,13 +26,13 @@ _KEY_CHECK_SECONDS = 30.0
 class GeneratorServicer(GeneratorServiceServicer):
     """Serves the contract."""
 
-    def __init__(self, progress: Progress, providers: Providers, *, stall: timedelta = _STALL) -> None:
+    def __init__(self, progress: Progress, providers: Mapping[str, Provider], *, stall: timedelta = _STALL) -> None:
         """A watcher that does not take a message for ``stall`` is sent away."""
         self._progress = progress
         self._providers = providers
         self._stall = stall.total_seconds()
 
-    async def WatchProgress(  # type: ignore[override]  # noqa: N802  # the stubs know sync handlers only; the contract's name
+    async def WatchProgress(
         self,
         request: pb.WatchProgressRequest,
         context: grpc.aio.ServicerContext[pb.WatchProgressRequest, pb.WatchProgressResponse],
@@ -52,15 +52,18 @@ class GeneratorServicer(GeneratorServiceServicer):
                     raise WatcherTooSlowError(text, metadata={"revision": str(seen)}) from None
                 seen = max(seen, response.update.revision)
         return
-        yield  # makes this a stream
+        yield  # type: ignore[unreachable]  # makes this a stream
 
-    async def CheckApiKey(  # type: ignore[override]  # noqa: N802  # as above
+    async def CheckApiKey(
         self,
         request: pb.CheckApiKeyRequest,
-        context: grpc.aio.ServicerContext[pb.CheckApiKeyRequest, pb.CheckApiKeyResponse],  # noqa: ARG002  # grpc's signature
+        context: grpc.aio.ServicerContext[pb.CheckApiKeyRequest, pb.CheckApiKeyResponse],
     ) -> pb.CheckApiKeyResponse:
         """See the proto."""
         provider = self._providers.get(request.provider)
+        if provider is None:
+            text = f"This generator does not know the provider {request.provider}."
+            raise InvalidArgumentError(text, reason="PROVIDER_UNKNOWN")
         try:
             async with asyncio.timeout(_KEY_CHECK_SECONDS):
                 check = await provider.check_key(request.model, request.api_key)

@@ -102,13 +102,7 @@ class PictureChecker:
     async def _run(self, verb: str, path: Path, out: Path | None) -> Checked:
         if not self._open:
             raise PictureCheckerUnavailableError("Pictures are not checked any more: this process is ending.")
-        task = {
-            "do": verb,
-            "path": str(path.absolute()),
-            "out": out and str(out.absolute()),
-            "max_bytes": self._limits.max_bytes,
-            "max_pixels": self._limits.max_pixels,
-        }
+        task = self._task(verb, path, out)
         slot = await self._free.get()
         try:
             answer = await slot.run(task, out)
@@ -120,6 +114,15 @@ class PictureChecker:
             raise REASONS.get(answer["error"], PictureError)(answer["message"])
         thumbnail = answer["thumbnail"] and PictureFacts(**answer["thumbnail"])
         return Checked(PictureFacts(**answer["facts"]), thumbnail)
+
+    def _task(self, verb: str, path: Path, out: Path | None) -> dict[str, Any]:
+        return {
+            "do": verb,
+            "path": str(path.absolute()),
+            "out": out and str(out.absolute()),
+            "max_bytes": self._limits.max_bytes,
+            "max_pixels": self._limits.max_pixels,
+        }
 
 
 class _Slot:

@@ -35,6 +35,7 @@ _PNG_PIXELS = frozenset(
 _WEBP_PIXELS = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ICCP"))
 # In a JPEG's compressed data 0xFF is followed by 0x00 or a restart marker; anything else begins the next segment.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_JPEG_FILL = re.compile(rb"\xff+")  # a marker may be preceded by any number of its own first byte
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SOI, _EOI, _SOS, _COM, _APP0, _APP2, _APP14, _APP15 = 0xD8, 0xD9, 0xDA, 0xFE, 0xE0, 0xE2, 0xEE, 0xEF
 
@@ -99,6 +100,10 @@ def _made(kind: str, size: tuple[int, int], *, frames: int, extras: bool, lossle
     return Container(kind, width, height, frames, extras, lossless)
 
 
+def _area(size: tuple[int, int]) -> int:
+    return size[0] * size[1]
+
+
 def _read_png(data: bytes) -> Container:
     view, at = memoryview(data), len(_PNG_SIGNATURE)
     size, frames, extras = (0, 0), 1, False
@@ -128,12 +133,7 @@ def _read_png(data: bytes) -> Container:
 def _read_jpeg(data: bytes) -> Container:
     at, size, extras = 2, (0, 0), False
     while True:
-        while data[at : at + 2] == b"\xff\xff":
-            at += 1
-        if at + 2 > len(data):
-            raise _cut_off()
-        if data[at] != 0xFF:  # noqa: PLR2004 - what every marker begins with
-            raise _broken()
+        at = _jpeg_marker_at(data, at)
         marker = data[at + 1]
         if marker == _EOI:
             return _made("JPEG", size, frames=1, extras=extras or at + 2 < len(data), lossless=False)
@@ -142,10 +142,9 @@ def _read_jpeg(data: bytes) -> Container:
         end = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
         if end > len(data):
             raise _cut_off()
-        if marker in _JPEG_FRAMES and end >= at + 9:
-            height, width = struct.unpack_from(">HH", data, at + 5)
+        if marker in _JPEG_FRAMES:
             # A second frame header is not legal, and must not hide a larger first one.
-            size = max(size, (width, height), key=lambda pair: pair[0] * pair[1])
+            size = max(size, _jpeg_size(data[at + 5 : at + 9]), key=_area)
         extras = extras or _is_jpeg_extra(marker, data[at + 4 : at + 16])
         at = end
         if marker == _SOS:
@@ -153,6 +152,19 @@ def _read_jpeg(data: bytes) -> Container:
             if following is None:
                 raise _cut_off()
             at = following.start()
+
+
+def _jpeg_marker_at(data: bytes, at: int) -> int:
+    fill = _JPEG_FILL.match(data, at)
+    if fill is None:
+        raise _broken() if at < len(data) else _cut_off()
+    if fill.end() == len(data):
+        raise _cut_off()
+    return fill.end() - 1
+
+
+def _jpeg_size(body: bytes) -> tuple[int, int]:
+    return int.from_bytes(body[2:4], "big"), int.from_bytes(body[:2], "big")
 
 
 def _is_jpeg_extra(marker: int, start: bytes) -> bool:
@@ -174,7 +186,7 @@ def _read_webp(data: bytes) -> Container:
         name, length = struct.unpack_from("<4sI", data, at)
         if at + 8 + length > total:
             raise _cut_off()
-        size = max(size, _webp_size(name, data[at + 8 : at + 18]), key=lambda pair: pair[0] * pair[1])
+        size = max(size, _webp_size(name, data[at + 8 : at + 8 + min(length, 10)]), key=_area)
         frames += name == b"ANMF"
         extras = extras or name not in _WEBP_PIXELS
         lossless = lossless or name == b"VP8L"
@@ -183,13 +195,11 @@ def _read_webp(data: bytes) -> Container:
 
 
 def _webp_size(name: bytes, body: bytes) -> tuple[int, int]:
-    if len(body) == 10:  # noqa: PLR2004 - as much of a chunk as holds every size
-        if name == b"VP8X":
-            return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
-        if name == b"VP8L":
-            bits = int.from_bytes(body[1:5], "little")
-            return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-        if name == b"VP8 ":
-            width, height = struct.unpack_from("<HH", body, 6)
-            return width & 0x3FFF, height & 0x3FFF
+    if name == b"VP8X":
+        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
+    if name == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if name == b"VP8 ":
+        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
     return 0, 0

@@ -35,6 +35,8 @@ _KINDS = {"PNG": ("image/png", "png"), "JPEG": ("image/jpeg", "jpg"), "WEBP": ("
 _SHRINKABLE = frozenset(("L", "LA", "RGB", "RGBA", "CMYK"))
 # Colours and holes belong to the pixels. Everything else that a decoder noted (texts, camera data) is metadata.
 _KEPT_INFO = ("icc_profile", "transparency")
+# libwebp's lossless encoder takes some 20 bytes a pixel: beyond this a child's memory would not do, and 95 % has to.
+_LOSSLESS_WEBP_PIXELS = 12_000_000
 # How libwebp's encoder says so (VP8_ENC_ERROR_OUT_OF_MEMORY and its neighbour for the bit stream).
 _OUT_OF_MEMORY = ("encoding error 1", "encoding error 2")
 
@@ -61,9 +63,9 @@ def prepare_upload(path: Path, out_path: Path, limits: PictureLimits) -> Picture
     """Decode the whole file at ``path``, and write to ``out_path`` what may be stored and sent on.
 
     A file of nothing but pixels and colours is written as it is. Any other is made anew from its pixels: turned as its
-    orientation says, without camera data, place, texts, comments and whatever stood behind its end; same format, JPEG
-    at quality 95, PNG and lossless WebP without loss. The facts are those of the written file, which may be larger
-    than ``max_bytes``. Raises as :func:`check`.
+    orientation says, without camera data, place, texts, comments and whatever stood behind its end. The format stays:
+    JPEG at quality 95, PNG without loss, WebP without loss where it had none (up to 12 megapixels). The facts are those
+    of the written file, which may be larger than ``max_bytes``. Raises as :func:`check`.
     """
     data = _read(path, limits)
     container = _admit(data, limits)
@@ -165,7 +167,7 @@ def _encode_clean(image: Image.Image, container: Container, sampling: int) -> by
     options: dict[str, object]
     if container.format == "JPEG":
         options = {"quality": 95, "subsampling": sampling}
-    elif container.format == "WEBP" and container.is_lossless:
+    elif container.format == "WEBP" and container.is_lossless and image.width * image.height <= _LOSSLESS_WEBP_PIXELS:
         options = {"lossless": True, "exact": True, "method": 0, "quality": 20}  # quality is effort here
     elif container.format == "WEBP":
         options = {"quality": 95, "method": 2}

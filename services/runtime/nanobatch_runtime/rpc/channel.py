@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TypeVar
@@ -34,7 +34,7 @@ async def call(pending: Awaitable[T]) -> T:
         raise from_rpc_error(error) from None
 
 
-async def stream(responses: AsyncIterator[T]) -> AsyncIterator[T]:
+async def stream(responses: AsyncIterable[T]) -> AsyncIterator[T]:
     """Iterate over a stream of responses; a failure becomes :class:`~nanobatch_runtime.errors.RemoteError`."""
     try:
         async for response in responses:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanobatch_runtime.ids import is_id
 from sqlalchemy import ColumnElement, Select, Table, false, select, true
 
+from nanobatch_runtime.ids import is_id
 from nanobatch_storage.adapters import rows
 from nanobatch_storage.adapters.database import Transaction
 from nanobatch_storage.adapters.tables import buckets, credentials, executions, users

@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 
-from nanobatch_runtime.errors import FieldViolation, InvalidArgumentError
-from nanobatch_runtime.ids import is_id
 from sqlalchemy import Table, insert, select, update
 
+from nanobatch_runtime.errors import FieldViolation, InvalidArgumentError
+from nanobatch_runtime.ids import is_id
 from nanobatch_storage.adapters import rows
 from nanobatch_storage.adapters.access import lock_user, owned
 from nanobatch_storage.adapters.credentials_sql import add_credential, ensure_bucket

@@ -5,15 +5,15 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from nanobatch_runtime.errors import FieldViolation, InvalidArgumentError
-from nanobatch_runtime.ids import is_id
 from sqlalchemy import Table, null, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from nanobatch_runtime.errors import FieldViolation, InvalidArgumentError
+from nanobatch_runtime.ids import is_id
 from nanobatch_storage.adapters import rows
 from nanobatch_storage.adapters.database import Transaction
 from nanobatch_storage.adapters.tables import buckets, credentials
-from nanobatch_storage.domain import Bucket, Execution, NewCredential
+from nanobatch_storage.domain import KEYLESS_PROVIDER, Bucket, Execution, KeyNeededError, NewCredential, PauseReason
 
 
 async def insert_if_absent(tx: Transaction, table: Table, values: dict[str, Any]) -> None:
@@ -82,3 +82,30 @@ async def wipe_key_if_done(tx: Transaction, execution: Execution) -> None:
     """Delete the unsaved key of an execution that is final and has no call out: nothing needs it any more."""
     if execution.is_final and execution.open_attempts == 0:
         await wipe_key(tx, execution.credential_id)
+
+
+async def lock_bucket_for(
+    tx: Transaction, execution: Execution, credential: NewCredential | None, window: float
+) -> Bucket:
+    """Lock the bucket that an execution will have with the key given, before the execution itself is locked."""
+    bucket_id = execution.bucket_id
+    if credential is not None:
+        bucket_id = await ensure_bucket(tx, execution.provider, execution.model, credential.fingerprint, window)
+    return await rows.lock_bucket(tx, bucket_id)
+
+
+async def take_key(tx: Transaction, execution: Execution, credential: NewCredential | None, bucket: Bucket) -> None:
+    """Give an execution that goes on its new key, where there is one. Raises KeyNeededError where it has none at all.
+
+    ``bucket`` comes from :func:`lock_bucket_for`. A key that was refused is checked again even if it is the same one:
+    its owner may have mended it at the provider.
+    """
+    if execution.pause_reason is PauseReason.INVALID_KEY and bucket.confirmed_at is not None:
+        bucket.confirmed_at = None
+        await rows.save(tx, [bucket])
+    if credential is not None:
+        await add_credential(tx, execution.user_id, execution.provider, credential)
+        await wipe_key(tx, execution.credential_id)
+        execution.credential_id, execution.bucket_id = credential.id, bucket.id
+    elif execution.provider != KEYLESS_PROVIDER and not await has_key(tx, execution):
+        raise KeyNeededError

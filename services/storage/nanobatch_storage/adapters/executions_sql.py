@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Collection
 from datetime import timedelta
 
-from nanobatch_runtime.ids import is_id
 from sqlalchemy import literal, select, tuple_
 
+from nanobatch_runtime.ids import is_id
 from nanobatch_storage import cursors
 from nanobatch_storage.adapters import rows
 from nanobatch_storage.adapters.access import find_execution, visible

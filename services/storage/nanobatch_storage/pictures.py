@@ -1,0 +1,63 @@
+"""Pictures: bytes first, row second."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+
+from nanobatch_storage.domain import Actor, BadPictureError, Image, ImageExistsError, ImageNotFoundError
+from nanobatch_storage.ports import Blobs, Images
+
+_EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
+
+
+def blob_path(user_id: str, image_id: str, mime_type: str) -> str:
+    """Return where the bytes of a picture lie."""
+    return f"{user_id}/{image_id[:2]}/{image_id}.{_EXTENSIONS.get(mime_type, 'bin')}"
+
+
+async def write_picture(blobs: Blobs, image: Image, chunks: AsyncIterator[bytes]) -> None:
+    """Store the bytes of a picture under its ``blob_path``.
+
+    Raises BadPictureError, and leaves nothing behind, where they are not those that the description announces.
+    """
+    await blobs.write(image.blob_path, _verified(image, chunks))
+
+
+async def put_upload(images: Images, blobs: Blobs, image: Image, chunks: AsyncIterator[bytes]) -> Image:
+    """Store an upload and return its row. A repeat with the same bytes is answered as the first time.
+
+    Raises BadPictureError, ImageExistsError, UserNotFoundError.
+    """
+    known = await images.get_many(Actor(image.user_id), [image.id])
+    if known:  # its bytes are named by a row: they must not be touched
+        if known[0].sha256 != image.sha256:
+            raise ImageExistsError
+        return known[0]
+    await write_picture(blobs, image, chunks)
+    return await images.add(image)
+
+
+async def open_picture(
+    images: Images, blobs: Blobs, actor: Actor, image_id: str
+) -> tuple[Image, AsyncIterator[bytes]]:
+    """Return a picture and its bytes in chunks. Raises ImageNotFoundError; reading may raise BlobMissingError."""
+    found = await images.get_many(actor, [image_id])
+    if not found:
+        raise ImageNotFoundError
+    return found[0], blobs.read(found[0].blob_path)
+
+
+async def _verified(image: Image, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    digest, size = hashlib.sha256(), 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > image.size_bytes:
+            raise BadPictureError(f"More than the announced {image.size_bytes} bytes came.")
+        digest.update(chunk)
+        if chunk:
+            yield chunk
+    if size != image.size_bytes:
+        raise BadPictureError(f"{size} bytes came, {image.size_bytes} were announced.")
+    if digest.hexdigest() != image.sha256:
+        raise BadPictureError("The bytes do not have the announced SHA-256.")
