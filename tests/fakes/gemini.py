@@ -44,8 +44,8 @@ from fakes.gemini_wire import (
     MODELS,
     RATIOS,
     Call,
-    FakeModel,
     RefusedError,
+    Wanted,
     invalid,
     model_card,
     read_config,
@@ -119,7 +119,7 @@ class FakeGemini:
 
     def picture(self, ratio: str = "1:1", *, jpeg: bool = False) -> bytes:
         """Return the picture that is served for a ratio."""
-        return base64.b64decode(self._picture64(ratio, jpeg=jpeg))
+        return base64.b64decode(self._picture64(RATIOS[ratio], jpeg=jpeg))
 
     def prompts(self) -> Counter[str]:
         """Count the calls by prompt."""
@@ -215,14 +215,16 @@ class FakeGemini:
         except ValueError:
             raise invalid("Invalid JSON payload received.") from None
         read_contents(call)
-        ratio, size = read_config(call, self.models[call.model])
+        wanted = read_config(call, self.models[call.model])
         latency = self._latency(call) if callable(self._latency) else self._latency
         marked = _LATENCY.search(call.prompt)
         call.latency = float(marked[1]) if marked else latency
         call.fault = self._fault(call)
         if call.latency:
             await asyncio.sleep(call.latency)
-        return await self._serve(request, call, ratio, size)
+        if not call.fault and wanted.output_limit and wanted.output_limit < wanted.image_tokens:
+            call.fault = "max-tokens"
+        return await self._serve(request, call, wanted)
 
     def _fault(self, call: Call) -> str:
         told = self.script(call) if self.script is not None else None
@@ -240,9 +242,8 @@ class FakeGemini:
             raise invalid(f"The fake knows no fault {name}.")
         return name if marker[2] is None or before < int(marker[2]) else ""
 
-    async def _serve(self, request: web.Request, call: Call, ratio: str, size: str) -> web.StreamResponse:
+    async def _serve(self, request: web.Request, call: Call, wanted: Wanted) -> web.StreamResponse:
         name = call.fault.removesuffix("-unmetered")
-        model = self.models[call.model]
         if name in faults.ERRORS:
             call.status = faults.ERRORS[name][0]
             call.finished = True
@@ -255,7 +256,7 @@ class FakeGemini:
             call.usage = usage
             body = json.dumps(answer).encode()
         else:
-            body = self._picture_body(call, model, ratio, size)
+            body = self._picture_body(call, wanted)
         if name in faults.NETWORK:
             return await _spoil(request, name, body)
         call.status = 200
@@ -265,10 +266,10 @@ class FakeGemini:
         call.finished = True
         return response
 
-    def _picture_body(self, call: Call, model: FakeModel, ratio: str, size: str) -> bytes:
-        data, mime = self._picture64(ratio, jpeg=model.jpeg), "image/jpeg" if model.jpeg else "image/png"
+    def _picture_body(self, call: Call, wanted: Wanted) -> bytes:
+        data, mime = self._picture64(wanted.pixels, jpeg=wanted.jpeg), "image/jpeg" if wanted.jpeg else "image/png"
         name = call.fault.removesuffix("-unmetered")
-        usage: dict[str, Any] | None = usage_of(call, model.sizes[size], text=0 if name == "" else 5)
+        usage: dict[str, Any] | None = usage_of(call, wanted.image_tokens, text=0 if name == "" else 5)
         if usage is not None and name == "no-details":
             del usage["candidatesTokensDetails"]
         if usage is not None and name == "thinking-usage":
@@ -294,8 +295,7 @@ class FakeGemini:
             )
         )
 
-    def _picture64(self, ratio: str, *, jpeg: bool) -> bytes:
-        pixels = RATIOS.get(ratio, RATIOS["1:1"])
+    def _picture64(self, pixels: tuple[int, int], *, jpeg: bool) -> bytes:
         slot = (*pixels, jpeg)
         if slot not in self._pictures:
             picture = noise_jpeg(pixels) if jpeg else noise_png(self._picture_bytes, pixels)

@@ -32,6 +32,7 @@ RATIOS = {
     "1:1": (1024, 1024), "2:3": (832, 1248), "3:2": (1248, 832), "3:4": (864, 1184), "4:3": (1184, 864),
     "4:5": (896, 1152), "5:4": (1152, 896), "9:16": (768, 1344), "16:9": (1344, 768), "21:9": (1536, 672),
 }  # fmt: skip  # a table
+EXTREME_RATIOS = {"1:4": (512, 2048), "4:1": (2048, 512), "1:8": (384, 3072), "8:1": (3072, 384)}
 
 
 @dataclass(slots=True)
@@ -134,7 +135,17 @@ def _check_picture(data: str) -> None:
         )
 
 
-def read_config(call: Call, model: FakeModel) -> tuple[str, str]:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a request asks for."""
+
+    pixels: tuple[int, int]
+    image_tokens: int
+    jpeg: bool
+    output_limit: int
+
+
+def read_config(call: Call, model: FakeModel) -> Wanted:
     config = _either(call.body, "generationConfig", "generation_config") or {}
     if (_either(config, "candidateCount", "candidate_count") or 1) > 1:
         raise invalid("Multiple candidates is not enabled for this model")
@@ -143,8 +154,15 @@ def read_config(call: Call, model: FakeModel) -> tuple[str, str]:
     image = _either(config, "imageConfig", "image_config") or {}
     ratio = _either(image, "aspectRatio", "aspect_ratio") or "1:1"
     size = _either(image, "imageSize", "image_size") or ""
-    if ratio not in RATIOS and (len(model.sizes) == 1 or ratio not in {"1:4", "4:1", "1:8", "8:1"}):
+    if ratio not in RATIOS and (len(model.sizes) == 1 or ratio not in EXTREME_RATIOS):
         raise invalid("aspect_ratio must be one of '1:1', '2:3', '3:2', '3:4', '4:3', '9:16', '16:9', or '21:9'.")
     if size not in model.sizes:
         raise invalid(f"Invalid value at 'generation_config.image_config.image_size': {size!r}")
-    return ratio, size
+    width, height = (RATIOS | EXTREME_RATIOS)[ratio]
+    scale = {"512": 0.5, "2K": 2, "4K": 4}.get(size, 1)
+    return Wanted(
+        pixels=(int(width * scale), int(height * scale)),
+        image_tokens=model.sizes[size],
+        jpeg=model.jpeg,
+        output_limit=_either(config, "maxOutputTokens", "max_output_tokens") or 0,
+    )

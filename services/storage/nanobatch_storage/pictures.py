@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator
 
+from nanobatch_runtime.errors import InvalidArgumentError
+from nanobatch_runtime.ids import is_id
+
 from nanobatch_storage.domain import Actor, BadPictureError, Image, ImageExistsError, ImageNotFoundError
 from nanobatch_storage.ports import Blobs, Images
 
@@ -29,6 +32,8 @@ async def put_upload(images: Images, blobs: Blobs, image: Image, chunks: AsyncIt
 
     Raises BadPictureError, ImageExistsError, UserNotFoundError.
     """
+    if not is_id(image.id) or not is_id(image.user_id):  # both become part of a path
+        raise InvalidArgumentError("Ids of pictures and users are UUIDs in lower case.")
     known = await images.get_many(Actor(image.user_id), [image.id])
     if known:  # its bytes are named by a row: they must not be touched
         if known[0].sha256 != image.sha256:

@@ -77,13 +77,13 @@ async def database(database_url: str, clock: ManualClock) -> AsyncIterator[Datab
         yield opened
 
 
-def new_execution(prompts: int = 3, **changes: Any) -> NewExecution:
-    """A request of n prompts with the free provider."""
+def new_execution(count: int = 3, **changes: Any) -> NewExecution:
+    """A request of n prompts with the free provider; ``changes`` are fields of NewExecution."""
     new = NewExecution(
         model="sandbox",
         provider="sandbox",
         settings=Settings(),
-        prompts=tuple(NewPrompt(f"prompt {number}") for number in range(prompts)),
+        prompts=tuple(NewPrompt(f"prompt {number}") for number in range(count)),
         fingerprint="f" * 64,
         reservation_micros=1000,
     )
@@ -154,14 +154,14 @@ class Store:
         await self.accounts.ensure_user(actor, "somebody")
         return actor
 
-    async def execution(self, actor: Actor, prompts: int = 3, **changes: Any) -> Execution:
+    async def execution(self, actor: Actor, count: int = 3, **changes: Any) -> Execution:
         """Make an execution of n prompts with the free provider; ``changes`` are fields of NewExecution."""
-        execution, _ = await self.executions.create(actor, new_execution(prompts, **changes))
+        execution, _ = await self.executions.create(actor, new_execution(count, **changes))
         return execution
 
-    async def paid(self, actor: Actor, prompts: int = 3, **changes: Any) -> Execution:
+    async def paid(self, actor: Actor, count: int = 3, **changes: Any) -> Execution:
         """Make an execution of n prompts with a key of its own."""
-        return await self.execution(actor, prompts, **{**paid_fields(), **changes})
+        return await self.execution(actor, count, **{**paid_fields(), **changes})
 
     async def results(self, actor: Actor, execution_id: str) -> list[Result]:
         """Return all results in order."""

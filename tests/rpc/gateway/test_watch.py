@@ -264,7 +264,7 @@ async def test_a_watcher_that_stops_reading_is_cut_and_can_resume(idle_world, re
         await eventually(lambda: idle_world.generator.open_watches == 0)  # nothing is held for it any more
         highest = 0
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            async for update in call:
+            while (update := await call.read()) is not grpc.aio.EOF:
                 highest = update.revision
         error = refused(caught.value)
         assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCHER_TOO_SLOW")
@@ -289,8 +289,7 @@ async def test_a_client_that_leaves_takes_its_upstream_calls_along(world) -> Non
         with suppress(asyncio.CancelledError):
             await call.code()
     await eventually(lambda: world.generator.open_watches == 0)
-    names = {task.get_name() for task in asyncio.all_tasks()}
-    await eventually(lambda: not [name for name in names if name.startswith("watch-")] or _no_watch_tasks())
+    await eventually(_no_watch_tasks)
 
 
 def _no_watch_tasks() -> bool:

@@ -1,0 +1,111 @@
+"""Everything in one process: the same services over the same gRPC, on unix sockets that only this user can open."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import structlog
+import uvloop
+
+import nanobatch_gateway.wiring
+import nanobatch_generator.wiring
+import nanobatch_storage.wiring
+from nanobatch_embedded import keyfile
+from nanobatch_embedded.settings import EmbeddedSettings
+from nanobatch_gateway.settings import GatewaySettings
+from nanobatch_generator.settings import GeneratorSettings
+from nanobatch_runtime import logs
+from nanobatch_runtime.bus import MemoryBus
+from nanobatch_runtime.errors import NanobatchError
+from nanobatch_runtime.lifecycle import LoopLag, cancel, wait_for_signal
+from nanobatch_runtime.settings import SettingsError, load
+from nanobatch_storage.settings import StorageSettings
+
+_log = structlog.get_logger("nanobatch.embedded")
+
+
+@asynccontextmanager
+async def open_embedded(settings: EmbeddedSettings) -> AsyncGenerator[nanobatch_gateway.wiring.App]:
+    """Run storage, a generator and the gateway while the context is open; leaving it drains them in reverse order.
+
+    Raises NanobatchError where the data folder is in use or an address is taken, and SettingsError.
+    """
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key = settings.encryption_key or keyfile.load_or_make(settings.data_dir)
+    async with AsyncExitStack() as stack:
+        # Not in the data folder: its path may be longer than a socket's address can be (108 bytes).
+        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nanobatch-")))
+        lag = await stack.enter_async_context(LoopLag().measuring())
+        storage_door, generator_door = f"unix:{sockets / 'storage'}", f"unix:{sockets / 'generator'}"
+        common = {"data_dir": settings.data_dir, "log_level": settings.log_level}
+        await stack.enter_async_context(
+            nanobatch_storage.wiring.open_app(
+                load(StorageSettings, listen=storage_door, **common), bus=MemoryBus(), sole_owner=lag
+            )
+        )
+        await stack.enter_async_context(
+            nanobatch_generator.wiring.open_app(
+                load(
+                    GeneratorSettings,
+                    listen=generator_door,
+                    storage_target=storage_door,
+                    encryption_key=key,
+                    **common,
+                )
+            )
+        )
+        yield await stack.enter_async_context(
+            nanobatch_gateway.wiring.open_app(
+                load(
+                    GatewaySettings,
+                    listen=settings.gateway,
+                    storage_target=storage_door,
+                    generator_target=generator_door,
+                    encryption_key=key,
+                    log_level=settings.log_level,
+                )
+            )
+        )
+
+
+async def _serve(settings: EmbeddedSettings) -> None:
+    signalled = asyncio.create_task(wait_for_signal(), name="signal")
+    try:
+        async with open_embedded(settings) as app:
+            await app.started
+            _say(f"nanobatch is up. Data: {settings.data_dir.resolve()}")
+            _say(f"  gRPC  {app.address}")
+            _say("Try, in another shell:  .venv/bin/nanobatch run examples/prompts.txt -o pictures/")
+            _say("Stop with Ctrl-C: what is unfinished goes on at the next start.")
+            await signalled
+            _say("Stopping ...")
+    finally:
+        await cancel(signalled)
+
+
+def run(settings: EmbeddedSettings) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code: 0, or 1 with a sentence why it cannot serve."""
+    logs.configure(settings.log_level)
+    try:
+        uvloop.run(_serve(settings))
+    except* (NanobatchError, SettingsError, PermissionError) as group:
+        for error in _leaves(group):
+            _say(f"nanobatch cannot start: {error}")
+        return 1
+    return 0
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return leaves
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201  # for the person who started it
