@@ -82,7 +82,7 @@ def postgres_server() -> Iterator[PostgresServer]:
             shutil.chown(folder, "postgres", "postgres")
         data, port = folder / "data", _free_port()
         subprocess.run(
-            [*as_user, binaries / "initdb", "-D", data, *"-A trust -U nanobatch -E UTF8 --locale=C.UTF-8 --no-sync".split()],
+            [*as_user, binaries / "initdb", "-D", data, *["-A", "trust", "-U", "nanobatch", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]],
             check=True,
             capture_output=True,
             cwd=folder,

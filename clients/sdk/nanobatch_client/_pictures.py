@@ -9,16 +9,18 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import grpc
 
 from nanobatch.gateway.v1 import image_pb2, image_service_pb2
-from nanobatch.gateway.v1.image_service_pb2_grpc import ImageServiceAsyncStub
 from nanobatch_client import _translate
 from nanobatch_client._transport import CHUNK_BYTES, Transport
 from nanobatch_client.errors import IntegrityError
 from nanobatch_client.models import Image, ImageKind
+
+if TYPE_CHECKING:  # this name stands in the stubs' types only
+    from nanobatch.gateway.v1.image_service_pb2_grpc import ImageServiceAsyncStub
 
 PictureSource: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO"
 """A file by its path, bytes, or something open for reading bytes."""

@@ -6,7 +6,6 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from importlib import metadata
 from typing import Protocol, TypeVar
@@ -16,6 +15,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from nanobatch_client.errors import BY_CODE, NanobatchError, UnavailableError, UnreachableError, Violation
+from nanobatch_client.models import Patience
 
 T = TypeVar("T")
 Request_contra = TypeVar("Request_contra", contravariant=True)
@@ -41,22 +41,6 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 _BACKOFF_BASE = timedelta(milliseconds=100)
 _BACKOFF_CAP = timedelta(seconds=2)
 _DETAILS_KEY = "grpc-status-details-bin"
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long things may take."""
-
-    timeout: timedelta = timedelta(seconds=30)
-    """Limit of one unary call."""
-    transfer: timedelta = timedelta(minutes=5)
-    """Limit of one upload or download."""
-    connect: timedelta = timedelta(seconds=3)
-    """How long a server that has never answered is tried again."""
-    retry: timedelta = timedelta(seconds=30)
-    """How long a server that has answered before, and does not now, is tried again."""
-    watch: timedelta = timedelta(minutes=5)
-    """How long a watch goes on trying to reconnect while no message arrives."""
 
 
 class UnaryMethod(Protocol[Request_contra, Response_co]):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
 
 import grpc
 
 from nanobatch.gateway.v1 import execution_service_pb2 as pb
-from nanobatch.gateway.v1.execution_service_pb2_grpc import ExecutionServiceAsyncStub
 from nanobatch_client import _translate
 from nanobatch_client._transport import Transport, backoff, has_details
 from nanobatch_client.errors import NanobatchError, UnavailableError
 from nanobatch_client.models import Update
+
+if TYPE_CHECKING:  # this name stands in the stubs' types only
+    from nanobatch.gateway.v1.execution_service_pb2_grpc import ExecutionServiceAsyncStub
 
 # What a reset connection or a proxy looks like. They count only where no nanobatch server put its own details in: an
 # INTERNAL with an incident id will not get better by asking again.

@@ -6,18 +6,18 @@ import uuid
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Self, TypeAlias, Unpack
 
 import grpc
 
 from nanobatch.gateway.v1 import execution_service_pb2 as pb
 from nanobatch.gateway.v1 import image_service_pb2, model_service_pb2
-from nanobatch.gateway.v1.execution_service_pb2_grpc import ExecutionServiceAsyncStub, ExecutionServiceStub
-from nanobatch.gateway.v1.image_service_pb2_grpc import ImageServiceAsyncStub, ImageServiceStub
-from nanobatch.gateway.v1.model_service_pb2_grpc import ModelServiceAsyncStub, ModelServiceStub
+from nanobatch.gateway.v1.execution_service_pb2_grpc import ExecutionServiceStub
+from nanobatch.gateway.v1.image_service_pb2_grpc import ImageServiceStub
+from nanobatch.gateway.v1.model_service_pb2_grpc import ModelServiceStub
 from nanobatch_client import _pictures, _translate
 from nanobatch_client._pictures import PictureSource
-from nanobatch_client._transport import Patience, Transport
+from nanobatch_client._transport import Transport
 from nanobatch_client._watch import watch
 from nanobatch_client.models import (
     Cancellation,
@@ -27,6 +27,7 @@ from nanobatch_client.models import (
     ImageKind,
     KeyCheck,
     Model,
+    Patience,
     Prompt,
     Result,
     ResultState,
@@ -34,6 +35,11 @@ from nanobatch_client.models import (
     RunOptions,
     Update,
 )
+
+if TYPE_CHECKING:  # these names stand in the stubs' types only
+    from nanobatch.gateway.v1.execution_service_pb2_grpc import ExecutionServiceAsyncStub
+    from nanobatch.gateway.v1.image_service_pb2_grpc import ImageServiceAsyncStub
+    from nanobatch.gateway.v1.model_service_pb2_grpc import ModelServiceAsyncStub
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 

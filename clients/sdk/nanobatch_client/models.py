@@ -101,6 +101,22 @@ class ImageKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Patience:
+    """How long things may take."""
+
+    timeout: timedelta = timedelta(seconds=30)
+    """Limit of one unary call."""
+    transfer: timedelta = timedelta(minutes=5)
+    """Limit of one upload or download."""
+    connect: timedelta = timedelta(seconds=3)
+    """How long a server that has never answered is tried again."""
+    retry: timedelta = timedelta(seconds=30)
+    """How long a server that has answered before, and does not now, is tried again."""
+    watch: timedelta = timedelta(minutes=5)
+    """How long a watch goes on trying to reconnect while no message arrives."""
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """One prompt with what belongs to it alone; ``reference_image_ids`` replace the common ones of the call."""
 

@@ -148,6 +148,7 @@ class ScriptedGateway(
         failures: statuses that the next calls of a method end in, by method name.
         watch_breaks: for the next watches: after how many messages which status ends them.
         pictures: stored bytes by image id.
+        hanging: methods that never answer.
         damage: image ids whose downloads arrive damaged.
         violations: what CreateExecution and EstimateCost refuse everything for.
     """
@@ -160,6 +161,7 @@ class ScriptedGateway(
         self.runs: dict[str, Run] = {}
         self.pictures: dict[str, bytes] = {}
         self.damage: set[str] = set()
+        self.hanging: set[str] = set()
         self.violations: list[Violation] = []
         self.price_micros = 39_000
         self.port = 0
@@ -210,6 +212,8 @@ class ScriptedGateway(
     async def _arrive(self, method: str, request: Any, context: Context[Any, Any]) -> None:
         metadata = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
         self.calls.append((method, request, metadata))
+        if method in self.hanging:
+            await asyncio.Event().wait()
         if self.failures[method]:
             await context.abort_with_status(rpc_status.to_status(self.failures[method].popleft()))
 

@@ -91,13 +91,14 @@ async def _serve(settings: EmbeddedSettings) -> None:
 def run(settings: EmbeddedSettings) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code: 0, or 1 with a sentence why it cannot serve."""
     logs.configure(settings.log_level)
+    reasons: list[BaseException] = []
     try:
         uvloop.run(_serve(settings))
     except* (NanobatchError, SettingsError, PermissionError) as group:
-        for error in _leaves(group):
-            _say(f"nanobatch cannot start: {error}")
-        return 1
-    return 0
+        reasons = _leaves(group)
+    for reason in reasons:
+        _say(f"nanobatch cannot start: {reason}")
+    return 1 if reasons else 0
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

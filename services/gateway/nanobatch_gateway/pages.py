@@ -8,7 +8,7 @@ from nanobatch_gateway.domain import Caller, Page
 from nanobatch_gateway.fields import Violations, page_size
 from nanobatch_gateway.ports import Executions, ListScope, PageTokens, Results
 
-_LAST_STATE = 5
+LAST_STATE = 5
 
 
 class ListExecutions:
@@ -45,7 +45,7 @@ class ListResults:
         found.id("execution_id", execution_id, required=True)
         wanted = page_size(found, size)
         for number, state in enumerate(states):
-            if not 1 <= state <= _LAST_STATE:
+            if not 1 <= state <= LAST_STATE:
                 found.add(f"states[{number}]", f"There is no result state number {state}.", "UNKNOWN_VALUE")
         found.raise_any()
         only = sorted(set(states))

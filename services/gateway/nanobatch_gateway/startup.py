@@ -31,6 +31,7 @@ class Startup:
         self._keyring = keyring
         self._user = user
         self._secret: bytes | None = None
+        self._trouble = "The gateway is waiting for storage to come up; try again in a moment."
 
     async def run(self) -> None:
         """Try until it works. Raises only what no repeat can mend: the secret does not open with this ENCRYPTION_KEY."""
@@ -39,7 +40,9 @@ class Startup:
             try:
                 await self._accounts.ensure_user(self._user)
                 self._secret = await self._shared_secret()
-            except (UnknownKeyError, SealBrokenError):
+            except (UnknownKeyError, SealBrokenError) as error:
+                self._trouble = f"The gateway cannot start with its ENCRYPTION_KEY. {error.message}"
+                _log.error("gateway.cannot_start", reason=error.reason, message=error.message)  # no trace needed
                 raise
             except NanobatchError as error:
                 failures += 1
@@ -58,10 +61,7 @@ class Startup:
     def secret(self) -> bytes:
         """Return the HMAC key of fingerprints. Raises StartingError until storage was met."""
         if self._secret is None:
-            raise StartingError(
-                "The gateway is waiting for storage to come up; try again in a moment.",
-                retry_after=timedelta(seconds=1),
-            )
+            raise StartingError(self._trouble, retry_after=timedelta(seconds=1))
         return self._secret
 
     def require(self) -> None:

@@ -152,8 +152,8 @@ class Hub:
                 _log.exception("watch.failed", execution=self.execution_id)
                 self.move()
 
-    def estimate(self, running: list[Estimate], now: datetime) -> None:
-        """Give light progress: of the results that run here, and why the execution waits when none runs anywhere."""
+    def estimate(self, running: list[Estimate], now: datetime, *, idle: bool) -> None:
+        """Give light progress: of the results that run here, and why the execution waits when none runs (``idle``: none here)."""
         if self.ended or self._stats is None:
             return
         self._tick += 1
@@ -162,11 +162,13 @@ class Hub:
             if row is None or not row.running:  # committed a moment ago: no guess may follow a final state
                 continue
             self._light[item.result_id] = (self._tick, self._messages.progress(item, self._stats))
-        waiting = None if running or self._processing else self._reason_to_wait(now)
+        waiting = self._reason_to_wait(now) if idle and not self._processing else None
         if waiting != self._waiting:
             self._waiting = waiting
             message = self._messages.progress(Estimate("", waiting=waiting), self._stats)
             self._light[""] = (self._tick, message)
+        elif not running:
+            return
         self._wake()
 
     def _news(self, watcher: _Watcher) -> Iterator[object]:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 
 from nanobatch_runtime.errors import InvalidArgumentError
 from nanobatch_runtime.ids import is_id
-
 from nanobatch_storage.domain import Actor, BadPictureError, Image, ImageExistsError, ImageNotFoundError
 from nanobatch_storage.ports import Blobs, Images
 
@@ -43,9 +42,7 @@ async def put_upload(images: Images, blobs: Blobs, image: Image, chunks: AsyncIt
     return await images.add(image)
 
 
-async def open_picture(
-    images: Images, blobs: Blobs, actor: Actor, image_id: str
-) -> tuple[Image, AsyncIterator[bytes]]:
+async def open_picture(images: Images, blobs: Blobs, actor: Actor, image_id: str) -> tuple[Image, AsyncIterator[bytes]]:
     """Return a picture and its bytes in chunks. Raises ImageNotFoundError; reading may raise BlobMissingError."""
     found = await images.get_many(actor, [image_id])
     if not found:

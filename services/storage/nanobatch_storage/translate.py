@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf import timestamp_pb2
+
 from nanobatch.gateway.v1 import execution_pb2, image_pb2
 from nanobatch.gateway.v1.execution_service_pb2 import WatchExecutionResponse
 from nanobatch.storage.v1 import common_pb2, execution_service_pb2
-
 from nanobatch_runtime.errors import FieldViolation, InvalidArgumentError
 from nanobatch_storage.domain import (
     Actor,

@@ -1,3 +1,4 @@
+# ruff: noqa: N802  # the methods of servicers have the names of the contract
 """A real gateway between a real client and small servers that stand for storage and a generator.
 
 The fakes keep a journal instead of a database, and look closely at what they are sent.
@@ -10,12 +11,14 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
 import pytest
+
 from nanobatch.gateway.v1 import (
     execution_pb2,
     execution_service_pb2,
@@ -27,12 +30,17 @@ from nanobatch.generator.v1 import generator_service_pb2, generator_service_pb2_
 from nanobatch.storage.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
-    execution_service_pb2_grpc as storage_execution_grpc,
-    image_service_pb2 as storage_image_pb2,
-    image_service_pb2_grpc as storage_image_grpc,
 )
 from nanobatch.storage.v1 import execution_service_pb2 as storage_pb2
-
+from nanobatch.storage.v1 import (
+    execution_service_pb2_grpc as storage_execution_grpc,
+)
+from nanobatch.storage.v1 import (
+    image_service_pb2 as storage_image_pb2,
+)
+from nanobatch.storage.v1 import (
+    image_service_pb2_grpc as storage_image_grpc,
+)
 from nanobatch_gateway.settings import GatewaySettings
 from nanobatch_gateway.watch import WatchLimits
 from nanobatch_gateway.wiring import App, open_app
@@ -84,8 +92,10 @@ class Journal:
             if self.ended:
                 return
             async with self._changed:
-                seen = after
-                await self._changed.wait_for(lambda: self.ended or len(self.updates) > seen)
+                await self._changed.wait_for(partial(self._has_news, after))
+
+    def _has_news(self, after: int) -> bool:
+        return self.ended or len(self.updates) > after
 
 
 class FakeStorage(
@@ -260,6 +270,7 @@ class FakeGenerator(generator_service_pb2_grpc.GeneratorServiceServicer):
         self.watches: list[int] = []
         self.open_watches = 0
         self.checks: list[Any] = []
+        self.overlap = 0  # how many updates are told once more at the beginning
         self.before_watch: Callable[[], None] = lambda: None
         self.server: RpcServer | None = None
 
@@ -281,7 +292,9 @@ class FakeGenerator(generator_service_pb2_grpc.GeneratorServiceServicer):
         try:
             live = execution_service_pb2.WatchExecutionResponse(progress=execution_pb2.Progress(percent=50))
             yield generator_service_pb2.WatchProgressResponse(update=live)
-            async for update in self.storage.journals[request.execution_id].follow(request.after_revision):
+            async for update in self.storage.journals[request.execution_id].follow(
+                max(0, request.after_revision - self.overlap)
+            ):
                 yield generator_service_pb2.WatchProgressResponse(update=update)
         finally:
             self.open_watches -= 1
@@ -314,14 +327,16 @@ class World:
             encryption_key=MASTER_KEY,
         )
         limits = options.pop("watch_limits", WatchLimits(meet=timedelta(seconds=2)))
-        async with open_app(settings, clock=self.clock, watch_limits=limits, **options) as app:
-            async with open_channel(app.address) as channel:
-                self.app = app
-                self.channel = channel
-                self.executions: Any = execution_service_pb2_grpc.ExecutionServiceStub(channel)
-                self.images: Any = image_service_pb2_grpc.ImageServiceStub(channel)
-                self.models: Any = model_service_pb2_grpc.ModelServiceStub(channel)
-                yield app
+        async with (
+            open_app(settings, clock=self.clock, watch_limits=limits, **options) as app,
+            open_channel(app.address) as channel,
+        ):
+            self.app = app
+            self.channel = channel
+            self.executions: Any = execution_service_pb2_grpc.ExecutionServiceStub(channel)
+            self.images: Any = image_service_pb2_grpc.ImageServiceStub(channel)
+            self.models: Any = model_service_pb2_grpc.ModelServiceStub(channel)
+            yield app
 
     async def open(self, stack: AsyncExitStack, **options: Any) -> World:
         await stack.enter_async_context(self.gateway(**options))

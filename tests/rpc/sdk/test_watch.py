@@ -5,7 +5,6 @@ import socket
 from datetime import timedelta
 
 import pytest
-from nanobatch_runtime.testing import eventually
 
 from nanobatch_client import (
     Client,
@@ -14,14 +13,15 @@ from nanobatch_client import (
     InternalError,
     NotFoundError,
     OutOfRangeError,
+    Patience,
     ResultState,
     ResultUpdate,
     UnavailableError,
     UnreachableError,
     Update,
 )
-from nanobatch_client._transport import Patience
 from nanobatch_client.testing import ScriptedGateway, make_status
+from nanobatch_runtime.testing import eventually
 
 
 async def collect(client: Client, execution_id: str, after_revision: int = 0) -> list[Update]:

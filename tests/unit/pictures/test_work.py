@@ -149,7 +149,9 @@ def test_too_many_pixels_are_refused_by_the_header_alone(write):
 @pytest.mark.parametrize("size", [(16_383, 16_383), (16_383, 1_500)])
 def test_a_webp_that_claims_many_pixels_is_refused_before_a_decoder_is_made(write, size, monkeypatch):
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))
-    body = b"VP8L" + struct.pack("<I", 6) + b"\x2f" + ((size[0] - 1) | (size[1] - 1) << 14).to_bytes(4, "little") + b"\0"
+    body = (
+        b"VP8L" + struct.pack("<I", 6) + b"\x2f" + ((size[0] - 1) | (size[1] - 1) << 14).to_bytes(4, "little") + b"\0"
+    )
     data = b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
 
     with pytest.raises(PictureTooLargeError):

@@ -130,13 +130,13 @@ async def test_each_failure_is_told_apart_with_one_request(fake: FakeGemini, gem
         assert failure.retry_after is not None
         assert failure.retry_after.total_seconds() == pytest.approx(row.retry_after, abs=1e-5)
     assert failure.message[0].isupper()
-    assert failure.message.endswith((".", '"', f"{'apikey'}"))
+    assert failure.message.endswith((".", '"'))
     assert KEY not in failure.message
     assert failure.provider_status
     assert len(fake.calls) == 1
     # What follows the words "raise ... from": a log that shows it must not meet the SDK's objects, which hold the key.
     assert failure.__cause__ is None
-    assert failure.__suppress_context__
+    assert failure.__context__ is None or failure.__suppress_context__
 
 
 def test_the_table_holds_every_failure_that_the_fake_knows() -> None:

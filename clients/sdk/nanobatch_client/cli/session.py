@@ -53,6 +53,8 @@ class Session:
             async with sdk.Client(self.target, token=os.environ.get(TOKEN_VARIABLE) or None) as client:
                 return await work(client)
 
+        # gRPC's own core writes notes of the connection's life to stderr, which is ours. Read when it is loaded.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         try:
             code = asyncio.run(connected())
         except KeyboardInterrupt:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +18,10 @@ from nanobatch_gateway.fields import Violations, required_id
 from nanobatch_gateway.ports import Images
 from nanobatch_gateway.servicers.writing import STALL_LIMIT, writer
 from nanobatch_gateway.uploads import UploadImage
+from nanobatch_runtime.errors import InvalidArgumentError
+
+_REST_BYTES = 16 * 1024 * 1024
+_REST_TIME = timedelta(seconds=5)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -34,6 +40,13 @@ class ImageServicer(image_service_pb2_grpc.ImageServiceServicer):
     ) -> pb.UploadImageResponse:
         """See the proto."""
         requests = aiter(request_iterator)
+        try:
+            return await self._take(requests)
+        except InvalidArgumentError:
+            await _read_on(requests)
+            raise
+
+    async def _take(self, requests: AsyncIterator[pb.UploadImageRequest]) -> pb.UploadImageResponse:
         first = await anext(requests, None)
         if first is None or first.WhichOneof("data") != "header":
             found = Violations()
@@ -66,6 +79,20 @@ class ImageServicer(image_service_pb2_grpc.ImageServiceServicer):
         ] = ()  # all was sent above; a stream's handler is a generator all the same
         for response in nothing:
             yield response
+
+
+async def _read_on(requests: AsyncIterator[pb.UploadImageRequest]) -> None:
+    """Throw away a bounded rest of a refused upload.
+
+    A client of Python's gRPC that is cut while it still sends reports "Internal error from Core" in place of our answer.
+    """
+    left = _REST_BYTES
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_REST_TIME.total_seconds()):
+            async for request in requests:
+                left -= len(request.chunk)
+                if left < 0:
+                    return
 
 
 async def _chunks(requests: AsyncIterator[pb.UploadImageRequest]) -> AsyncIterator[bytes]:

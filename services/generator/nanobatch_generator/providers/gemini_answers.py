@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import binascii
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from pydantic import ConfigDict, TypeAdapter
+from pydantic_core import from_json
+
 from nanobatch_catalog import TokenUsage, find_model, list_price_micros, usage_cost_micros
 from nanobatch_generator.domain import Charged, Done, FailureClass, PictureRequest, ProviderError, Usage
 from nanobatch_generator.providers.gemini_network import quote
 
-# Base64 is decoded in pieces, between which a parsing thread lets the event loop go on; divisible by four.
-_SLICE: Final = 1 << 20
+# Base64 by pydantic's core: a quarter of the time of the standard library's, both alphabets, padding or not.
+_BASE64: Final = TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64"))
 _NOT_CHARGED: Final = re.compile(r"\bnot\b[^.]{0,40}\bcharged\b", re.IGNORECASE)
 
 
@@ -106,7 +107,7 @@ def read_answer(body: str, request: PictureRequest, key: str) -> Done:
     if picture is None:
         raise _no_picture(answer, usage, response_id, key)
     try:
-        data = _decode(picture)
+        data = _BASE64.validate_strings(picture)
     except ValueError:
         # Answered, so the work was done; that the transport spoilt it does not unmake the bill.
         raise ProviderError(
@@ -125,8 +126,8 @@ def _parse(body: str) -> dict[str, Any]:
     if not body.strip():
         return {}
     try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
+        answer = from_json(body)
+    except ValueError:
         # A 200 cut short or written over by a proxy: the provider had answered, so this is damage, not an outcome
         # unknown. Nobody can read what it cost.
         raise ProviderError(
@@ -157,15 +158,6 @@ def _parts(answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
         content = candidate.get("content")
         if isinstance(content, dict):
             yield from _dicts(content.get("parts"))
-
-
-def _decode(data: str) -> bytes:
-    if "-" in data or "_" in data:
-        data = data.replace("-", "+").replace("_", "/")
-    data += "=" * (-len(data) % 4)
-    return b"".join(
-        binascii.a2b_base64(data[start : start + _SLICE], strict_mode=True) for start in range(0, len(data), _SLICE)
-    )
 
 
 def _no_picture(answer: dict[str, Any], usage: Usage | None, response_id: str, key: str) -> ProviderError:

@@ -75,7 +75,7 @@ class PictureChecker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End all children. Checks that are still awaited fail."""
+        """End all children. Checks that are still awaited raise PictureCheckerUnavailableError."""
         self._open = False
         await asyncio.gather(*(slot.close() for slot in self._slots))
 
@@ -101,7 +101,7 @@ class PictureChecker:
 
     async def _run(self, verb: str, path: Path, out: Path | None) -> Checked:
         if not self._open:
-            raise PictureCheckerUnavailableError("Pictures are not checked any more: this process is ending.")
+            raise _ending()
         task = self._task(verb, path, out)
         slot = await self._free.get()
         try:
@@ -160,6 +160,8 @@ class _Slot:
                     continue
                 except PictureCheckFailedError as error:
                     self._replace(worker)
+                    if self._closed:  # it was we who killed the child
+                        raise _ending() from None
                     _log.warning("picture.check_failed", cause=error.metadata["cause"], pid=worker.pid)
                     raise
                 except BaseException:  # cancelled: its answer must not pass for that of the next task
@@ -184,7 +186,7 @@ class _Slot:
 
     async def _next_worker(self) -> Worker:
         if self._closed:
-            raise PictureCheckerUnavailableError("Pictures are not checked any more: this process is ending.")
+            raise _ending()
         coming = self.warm_up()
         try:
             return await asyncio.shield(coming)  # a caller who gives up takes no child away from the next one
@@ -206,3 +208,7 @@ class _Slot:
         await worker.stop()
         if out is not None:
             part_of(out).unlink(missing_ok=True)
+
+
+def _ending() -> PictureCheckerUnavailableError:
+    return PictureCheckerUnavailableError("Pictures are not checked any more: this process is ending.")

@@ -112,6 +112,8 @@ def _damage_named() -> Iterator[None]:
             warnings.simplefilter("error")
             # A phone's second picture that is broken does not concern us: the first one counts.
             warnings.filterwarnings("ignore", message=".*malformed MPO")
+            # Here this module reads camera data alone, whose faults leave the pixels whole.
+            warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
             # Only says that a palette would better have been expanded, which we do.
             warnings.filterwarnings("ignore", message="Palette images with Transparency")
             yield

@@ -34,7 +34,9 @@ class SqlChangeLog:
                 return Changes(view, upto=head, waiting=view.cooling(tx.now))
             statement = (
                 select(results)
-                .where(results.c.execution_id == execution_id, results.c.revision > revision, results.c.revision <= head)
+                .where(
+                    results.c.execution_id == execution_id, results.c.revision > revision, results.c.revision <= head
+                )
                 .order_by(results.c.revision)
                 .limit(self._page)
             )

@@ -81,7 +81,9 @@ async def _image_violations(tx: Transaction, actor: Actor, new: NewExecution) ->
         statement = update(images).where(images.c.id.in_(ids), owned(images, actor)).values(expire_time=None)
         found = {row.id for row in await tx.connection.execute(statement.returning(images.c.id))}
     return [
-        FieldViolation(path, "There is no such image.", "NOT_FOUND") for path, image_id in wanted if image_id not in found
+        FieldViolation(path, "There is no such image.", "NOT_FOUND")
+        for path, image_id in wanted
+        if image_id not in found
     ]
 
 

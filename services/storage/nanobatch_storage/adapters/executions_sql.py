@@ -44,9 +44,7 @@ class SqlExecutions:
         if cursor:
             time, last = cursors.read_execution(cursor)
             place = tuple_(executions.c.create_time, executions.c.id)
-            statement = statement.where(
-                place < tuple_(literal(time, UtcDateTime), literal(last, executions.c.id.type))
-            )
+            statement = statement.where(place < tuple_(literal(time, UtcDateTime), literal(last, executions.c.id.type)))
         statement = statement.order_by(executions.c.create_time.desc(), executions.c.id.desc()).limit(page_size + 1)
         async with self._database.read() as tx:
             found = [rows.execution_from(row) for row in await tx.connection.execute(statement)]
@@ -94,9 +92,7 @@ class SqlExecutions:
         """See the port."""
         statement = (
             select(attempts.c.processing_ms)
-            .where(
-                attempts.c.model == model, attempts.c.outcome == "COMPLETED", attempts.c.processing_ms.is_not(None)
-            )
+            .where(attempts.c.model == model, attempts.c.outcome == "COMPLETED", attempts.c.processing_ms.is_not(None))
             .order_by(attempts.c.end_time.desc())
             .limit(_LATENCY_SAMPLES)
         )

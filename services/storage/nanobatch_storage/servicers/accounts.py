@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+
 from nanobatch.storage.v1 import account_service_pb2 as pb
 from nanobatch.storage.v1 import account_service_pb2_grpc
-
 from nanobatch_storage.ports import Accounts
 from nanobatch_storage.translate import actor_from_proto, encrypted_key_from_proto, encrypted_key_to_proto
 

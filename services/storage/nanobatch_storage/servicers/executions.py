@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+
 from nanobatch.storage.v1 import execution_service_pb2 as pb
 from nanobatch.storage.v1 import execution_service_pb2_grpc
 from nanobatch_runtime.bus import Bus
-
 from nanobatch_storage import changes, control, create
 from nanobatch_storage.ports import Blobs, ChangeLog, Control, Executions
 from nanobatch_storage.translate import (
@@ -37,9 +37,9 @@ class ExecutionServicer(execution_service_pb2_grpc.ExecutionServiceServicer):
         executions: Executions,
         control: Control,
         change_log: ChangeLog,
+        *,
         blobs: Blobs,
         bus: Bus,
-        *,
         draining: asyncio.Event,
     ) -> None:
         """Take what the use cases need; streams end resumably once ``draining`` is set."""

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+
 from nanobatch.storage.v1 import image_service_pb2 as pb
 from nanobatch.storage.v1 import image_service_pb2_grpc
 from nanobatch_runtime.errors import FieldViolation, InvalidArgumentError
-
 from nanobatch_storage import pictures
 from nanobatch_storage.ports import Blobs, Images
 from nanobatch_storage.translate import actor_from_proto, image_from_proto, image_to_proto
@@ -27,7 +27,9 @@ class ImageServicer(image_service_pb2_grpc.ImageServiceServicer):
         self._images = images
         self._blobs = blobs
 
-    async def PutImage(self, request_iterator: AsyncIterator[pb.PutImageRequest], context: Context) -> pb.PutImageResponse:
+    async def PutImage(
+        self, request_iterator: AsyncIterator[pb.PutImageRequest], context: Context
+    ) -> pb.PutImageResponse:
         """See the contract."""
         first = await anext(aiter(request_iterator), None)
         if first is None or first.WhichOneof("data") != "header":

@@ -1,0 +1,75 @@
+"""What storage is told from outside; the only reader of the environment."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from nanobatch_runtime.settings import Settings
+
+
+def _sqlite_in(validated: dict[str, Any]) -> str:
+    return f"sqlite+aiosqlite:///{(validated.get('data_dir') or Path('data')).resolve() / 'nanobatch.db'}"
+
+
+def _pictures_in(validated: dict[str, Any]) -> str:
+    return ((validated.get("data_dir") or Path("data")).resolve() / "pictures").as_uri()
+
+
+class StorageSettings(Settings):
+    """Storage's settings; each field names its variable."""
+
+    listen: str = Field(default="127.0.0.1:50053", validation_alias="NANOBATCH_STORAGE_GRPC")
+    """Where storage listens: ``host:port`` or ``unix:/path``."""
+    data_dir: Path = Field(default=Path("data"), validation_alias="NANOBATCH_DATA_DIR")
+    """Folder of the database and the pictures where nothing else is said."""
+    database_url: str = Field(default_factory=_sqlite_in, validation_alias="NANOBATCH_DATABASE_URL")
+    """``postgresql+psycopg://...`` or ``sqlite+aiosqlite:///file``; the default lies in the data folder."""
+    blob_url: str = Field(default_factory=_pictures_in, validation_alias="NANOBATCH_BLOB_URL")
+    """``file:///folder`` of the pictures; the default lies in the data folder."""
+    lease_seconds: float = Field(default=30.0, ge=1, le=3600, validation_alias="NANOBATCH_LEASE_SECONDS")
+    """How long a lease lasts without being renewed."""
+    credential_window: int = Field(default=10, ge=1, le=1000, validation_alias="NANOBATCH_CREDENTIAL_WINDOW")
+    """Calls in flight per key and model to begin with."""
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", validation_alias="NANOBATCH_LOG_LEVEL")
+    """How much is logged."""
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.strip().lower() if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_supported(cls, value: str) -> str:
+        try:
+            url = make_url(value)
+        except ArgumentError:
+            url = None
+        # The value is not repeated: it may hold a password.
+        if url is None or url.get_backend_name() not in {"postgresql", "sqlite"}:
+            message = "write postgresql+psycopg://user:password@host/database or sqlite+aiosqlite:////folder/file."
+            raise ValueError(message)
+        if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
+            message = "SQLite needs a file: a database in memory would be gone with the process."
+            raise ValueError(message)
+        return value
+
+    @field_validator("blob_url")
+    @classmethod
+    def _is_local(cls, value: str) -> str:
+        if urlsplit(value).scheme != "file":
+            message = "only file:///folder is supported so far."
+            raise ValueError(message)
+        return value
+
+    @property
+    def lease(self) -> timedelta:
+        """Length of a lease."""
+        return timedelta(seconds=self.lease_seconds)

@@ -1,0 +1,147 @@
+"""The composition root: the only file that names adapters."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
+
+from nanobatch.storage.v1 import (
+    account_service_pb2,
+    account_service_pb2_grpc,
+    execution_service_pb2,
+    execution_service_pb2_grpc,
+    image_service_pb2,
+    image_service_pb2_grpc,
+    lease_service_pb2,
+    lease_service_pb2_grpc,
+)
+from nanobatch_runtime.bus import Bus, MemoryBus
+from nanobatch_runtime.clock import Clock, SystemClock
+from nanobatch_runtime.lifecycle import LoopLag
+from nanobatch_runtime.rpc.server import RpcServer
+from nanobatch_storage import migrate, sweep
+from nanobatch_storage.adapters.accounts_sql import SqlAccounts
+from nanobatch_storage.adapters.blobs_obstore import open_blobs
+from nanobatch_storage.adapters.changes_sql import SqlChangeLog
+from nanobatch_storage.adapters.control_sql import SqlControl
+from nanobatch_storage.adapters.database import Database, open_database
+from nanobatch_storage.adapters.executions_sql import SqlExecutions
+from nanobatch_storage.adapters.images_sql import SqlImages
+from nanobatch_storage.adapters.leases_sql import SqlLeases
+from nanobatch_storage.adapters.ledger_sql import SqlLedger
+from nanobatch_storage.adapters.owner_flock import owning
+from nanobatch_storage.lease import announce
+from nanobatch_storage.ports import Blobs, Images
+from nanobatch_storage.ports_queue import Leases, Ledger
+from nanobatch_storage.servicers.accounts import AccountServicer
+from nanobatch_storage.servicers.executions import ExecutionServicer
+from nanobatch_storage.servicers.images import ImageServicer
+from nanobatch_storage.servicers.leases import LeaseServicer
+from nanobatch_storage.settings import StorageSettings
+
+SERVICE_NAMES = tuple(
+    service.full_name
+    for module in (account_service_pb2, execution_service_pb2, image_service_pb2, lease_service_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A running storage."""
+
+    server: RpcServer
+    database: Database
+    bus: Bus
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; 0 on a unix socket."""
+        return 0 if self.server.address.startswith("unix:") else self.server.port
+
+    @property
+    def address(self) -> str:
+        """Where it can be reached: ``host:port`` with the real port, or ``unix:/path``."""
+        if not self.port:
+            return self.server.address
+        return f"{self.server.address.rpartition(':')[0]}:{self.port}"
+
+
+@asynccontextmanager
+async def open_app(
+    settings: StorageSettings,
+    *,
+    address: str | None = None,
+    bus: Bus | None = None,
+    clock: Clock | None = None,
+    sole_owner: LoopLag | None = None,
+    grace: timedelta = timedelta(seconds=5),
+) -> AsyncGenerator[App]:
+    """Bring the schema up to date and serve while the context is open.
+
+    ``address`` replaces the settings' one; ``clock`` the database's own. ``sole_owner`` is given where generators live
+    in this very process: all leases of a process before it run out at once, and none runs out while its loop was
+    blocked. Raises NanobatchError where the database is in use or away, or the address is taken; SettingsError.
+    """
+    bus = bus or MemoryBus()
+    url = make_url(settings.database_url)
+    async with AsyncExitStack() as stack:
+        if url.get_backend_name() == "sqlite":
+            stack.enter_context(owning(Path(url.database or "")))
+        await migrate.upgrade(settings.database_url)
+        database = await stack.enter_async_context(open_database(settings.database_url, clock))
+        blobs, images = open_blobs(settings.blob_url), SqlImages(database)
+        window = float(settings.credential_window)
+        executions, control = SqlExecutions(database, window=window), SqlControl(database, window=window)
+        lag = sole_owner.recent if sole_owner is not None else timedelta
+        leases = SqlLeases(database, duration=settings.lease, loop_lag=lag)
+        ledger = SqlLedger(database, window=window)
+        if sole_owner is not None:
+            await leases.expire_all()
+
+        passes = [*_tidying(images, blobs), *_queue_care(leases, ledger, bus)]
+        await stack.enter_async_context(sweep.sweeping(passes))
+
+        server = RpcServer(address or settings.listen, SERVICE_NAMES)
+        account_service_pb2_grpc.add_AccountServiceServicer_to_server(
+            AccountServicer(SqlAccounts(database)), server.server
+        )
+        execution_service_pb2_grpc.add_ExecutionServiceServicer_to_server(
+            ExecutionServicer(
+                executions, control, SqlChangeLog(database), blobs=blobs, bus=bus, draining=server.draining
+            ),
+            server.server,
+        )
+        image_service_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(images, blobs), server.server)
+        lease_service_pb2_grpc.add_LeaseServiceServicer_to_server(
+            LeaseServicer(leases, ledger, blobs, bus), server.server
+        )
+        stack.push_async_callback(server.stop, grace)
+        await server.start()
+        yield App(server, database, bus)
+
+
+def _tidying(images: Images, blobs: Blobs) -> Sequence[sweep.Pass]:
+    # Files know the machine's time alone, whatever clock the database goes by.
+    wall = SystemClock()
+    return [
+        sweep.Pass("uploads", lambda: sweep.remove_expired_uploads(images, blobs), timedelta(minutes=1)),
+        sweep.Pass("orphans", lambda: sweep.remove_orphans(images, blobs, wall.now()), timedelta(minutes=10)),
+    ]
+
+
+def _queue_care(leases: Leases, ledger: Ledger, bus: Bus) -> Sequence[sweep.Pass]:
+    async def close_abandoned() -> None:
+        if changed := await ledger.close_abandoned():
+            await announce(bus, changed)
+
+    async def resume_due() -> None:
+        if changed := await leases.resume_due():
+            await announce(bus, changed)
+
+    return [sweep.Pass("abandoned", close_abandoned), sweep.Pass("resume", resume_due)]

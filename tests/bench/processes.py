@@ -1,0 +1,114 @@
+"""Real processes for benchmarks: the fake upstream and the product, ended by pid, with what they used."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Upstream:
+    """A running fake Gemini."""
+
+    url: str
+    ledger: Path
+
+    def calls(self) -> list[dict]:
+        """Return the generate calls it has answered, in order of arrival."""
+        lines = self.ledger.read_text().splitlines() if self.ledger.exists() else []
+        return [call for call in map(json.loads, lines) if call["kind"] == "generate"]
+
+
+@contextmanager
+def upstream(folder: Path, *, picture_bytes: int, latency: str = "0", seed: int = 1) -> Iterator[Upstream]:
+    """Run the fake Gemini in a process of its own."""
+    ledger = folder / f"upstream-{time.monotonic_ns()}.jsonl"
+    command = [sys.executable, ROOT / "tests/fakes/gemini.py", "--port", "0", "--picture-bytes", str(picture_bytes)]
+    command += ["--latency", latency, "--seed", str(seed), "--ledger", ledger]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield Upstream(process.stdout.readline().strip(), ledger)
+    finally:
+        _end(process)
+
+
+@dataclass
+class Product:
+    """A running ``nanobatch up``."""
+
+    target: str
+    process: psutil.Process
+    data: Path
+    popen: subprocess.Popen
+    started: float
+    """time.monotonic() when its process was started."""
+
+    def cpu_seconds(self) -> float:
+        """Return what it and its children have used so far, those that have ended included."""
+        times = self.process.cpu_times()
+        total = times.user + times.system + times.children_user + times.children_system
+        for child in self.process.children(recursive=True):
+            used = child.cpu_times()
+            total += used.user + used.system
+        return total
+
+    def peak_mib(self) -> float:
+        """Return the peak resident memory of the process itself."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+
+    def children_mib(self) -> float:
+        """Return the resident memory of its children now."""
+        return sum(child.memory_info().rss for child in self.process.children(recursive=True)) / 2**20
+
+
+@contextmanager
+def product(folder: Path, *, upstream_url: str = "", environment: dict[str, str] | None = None) -> Iterator[Product]:
+    """Run ``nanobatch up`` on a free port with a data folder of its own."""
+    data = folder / f"data-{time.monotonic_ns()}"
+    port = free_port()
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "NANOBATCH_DATA_DIR": str(data),
+        "NANOBATCH_GATEWAY_GRPC": f"127.0.0.1:{port}",
+        "NANOBATCH_GEMINI_BASE_URL": upstream_url,
+        **(environment or {}),
+    }
+    started = time.monotonic()
+    with (folder / "product.log").open("ab") as log:
+        command = [Path(sys.executable).parent / "nanobatch", "up"]
+        process = subprocess.Popen(command, env=env, stderr=log, stdout=log)
+    try:
+        yield Product(f"127.0.0.1:{port}", psutil.Process(process.pid), data, process, started)
+    finally:
+        _end(process)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _end(process: subprocess.Popen) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(40)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
