@@ -19,7 +19,9 @@ import pytest
 
 from nanobatch_runtime.clock import ManualClock
 
-_MISSING = "PostgreSQL 15 or newer is needed for these tests and was not found: install it (apt-get install postgresql)."
+_MISSING = (
+    "PostgreSQL 15 or newer is needed for these tests and was not found: install it (apt-get install postgresql)."
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ def _binaries() -> Path:
     places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: _major(path.parent.name), reverse=True)
     for place in places:
         if (place / "initdb").exists() and (place / "postgres").exists():
-            answer = subprocess.run([place / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+            answer = subprocess.run(
+                [place / "postgres", "--version"], capture_output=True, text=True, check=True
+            ).stdout
             if _major(answer.split()[2]) >= 15:
                 return place
     pytest.fail(_MISSING, pytrace=False)
@@ -81,12 +85,9 @@ def postgres_server() -> Iterator[PostgresServer]:
         if as_user:
             shutil.chown(folder, "postgres", "postgres")
         data, port = folder / "data", _free_port()
-        subprocess.run(
-            [*as_user, binaries / "initdb", "-D", data, *["-A", "trust", "-U", "nanobatch", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]],
-            check=True,
-            capture_output=True,
-            cwd=folder,
-        )
+        flags = ["-A", "trust", "-U", "nanobatch", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]
+        initdb = [*as_user, binaries / "initdb", "-D", data, *flags]
+        subprocess.run(initdb, check=True, capture_output=True, cwd=folder)
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": port,

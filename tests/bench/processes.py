@@ -27,7 +27,7 @@ class Upstream:
     def calls(self) -> list[dict]:
         """Return the generate calls it has answered, in order of arrival."""
         lines = self.ledger.read_text().splitlines() if self.ledger.exists() else []
-        return [call for call in map(json.loads, lines) if call["kind"] == "generate"]
+        return sorted(map(json.loads, lines), key=lambda call: call["arrived"])
 
 
 @contextmanager

@@ -183,7 +183,7 @@ class FakeGemini:
     # -- generating ------------------------------------------------------------------------------------------------
 
     async def _generate(self, request: web.Request) -> web.StreamResponse:
-        call = Call(len(self.calls), time.monotonic(), request.path, _key_of(request), headers=dict(request.headers))
+        call = Call(len(self.calls), time.monotonic(), request.path, _key_of(request), headers=_headers(request))
         self.calls.append(call)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -305,6 +305,10 @@ class FakeGemini:
 
 def _key_of(request: web.Request) -> str:
     return request.headers.get("x-goog-api-key") or request.query.get("key", "")
+
+
+def _headers(request: web.Request) -> dict[str, str]:
+    return {name.lower(): value for name, value in request.headers.items()}
 
 
 def _error_response(name: str) -> web.Response:

@@ -35,12 +35,13 @@ def up(
     ] = None,
 ) -> None:
     """Run everything in one process on this machine: no login, no other program needed."""
-    from nanobatch_embedded import main
     from nanobatch_embedded.settings import EmbeddedSettings
 
     given = {"data_dir": data, "gateway": gateway}
-    overrides = {name: value for name, value in given.items() if value is not None}
-    _exit_with(lambda: main.run(_load(EmbeddedSettings, **overrides)))
+    settings = _load(EmbeddedSettings, **{name: value for name, value in given.items() if value is not None})
+    from nanobatch_embedded import main
+
+    _exit_with(lambda: main.run(settings))
 
 
 def serve(service: Annotated[Service, typer.Argument(help="Which service.")]) -> None:

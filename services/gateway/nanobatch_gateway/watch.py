@@ -106,7 +106,7 @@ class WatchExecution:
                     if end is _End.LOST:
                         misses = 1 if follower.revision > before else misses + 1
                         await self._look_around(follower, misses, drained, back)
-                    at_generator = False
+                    at_generator = back.done()
                 if end is _End.ENDED:
                     return
         finally:

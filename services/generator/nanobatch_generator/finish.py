@@ -17,7 +17,7 @@ from nanobatch_generator.domain import (
 from nanobatch_generator.patience import patiently, pause
 from nanobatch_generator.ports import LeaseSource, Pictures, Sink
 from nanobatch_generator.spool import Spool, SpoolEntry
-from nanobatch_runtime.errors import RemoteError
+from nanobatch_runtime.errors import Kind, RemoteError
 from nanobatch_runtime.ids import derived_id
 
 _log = structlog.get_logger("nanobatch.finish")
@@ -60,6 +60,8 @@ class Finish:
             try:
                 return await patiently(lambda: self._sink.complete(completion))
             except RemoteError as error:
+                if error.kind is Kind.NOT_FOUND:
+                    raise LeaseLostError("The result is gone.") from error
                 refusals += 1
                 _log.warning("result.refused", result=entry.ref.result_id, reason=error.reason, refusals=refusals)
                 if refusals == _REFUSALS:

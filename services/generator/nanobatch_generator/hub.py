@@ -153,7 +153,7 @@ class Hub:
                 self.move()
 
     def estimate(self, running: list[Estimate], now: datetime, *, idle: bool) -> None:
-        """Give light progress: of the results that run here, and why the execution waits when none runs (``idle``: none here)."""
+        """Give light progress: of results that run here, and, where none does (``idle``), why the execution waits."""
         if self.ended or self._stats is None:
             return
         self._tick += 1

@@ -35,7 +35,7 @@ def run(settings: GeneratorSettings) -> int:
     except NanobatchError as error:
         print(error.message, file=sys.stderr)  # noqa: T201  # a sentence for whoever started it
         return 1
-    except ExceptionGroup:
+    except Exception:  # noqa: BLE001  # the last resort of a process
         _log.exception("generator.failed")
         return 1
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import itertools
+import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import timedelta
@@ -19,6 +20,8 @@ from nanobatch_runtime.clock import Clock
 _TICK = timedelta(seconds=1)
 # Guesses are spread over the tick: all of them at once to all watchers would hold up a commit's event by tens of ms.
 _PARTS = 10
+# And with many results in flight each of them gets its guess less often than every tick.
+_MOST_PER_PART = 4
 # A page that reloads comes back within this time to a hub that is still warm.
 _LINGER = timedelta(seconds=2)
 _PATIENCE = timedelta(seconds=30)
@@ -56,9 +59,9 @@ class Progress:
         """Own the hubs and give their guesses until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            for part in itertools.cycle(range(_PARTS)):
+            for turn in itertools.count():
                 await asyncio.sleep(self._tick / _PARTS)
-                await self._guess(part)
+                await self._guess(turn)
 
     async def watch(self, viewer: Viewer, execution_id: str, after_revision: int) -> AsyncGenerator[object]:
         """Replicate an execution to one watcher; see :meth:`Hub.watch`. Each watcher is checked for itself.
@@ -110,16 +113,17 @@ class Progress:
             found[1].cancel()
             self._forget(hub)
 
-    async def _guess(self, part: int) -> None:
+    async def _guess(self, turn: int) -> None:
         watched = [hub for hub, _ in self._hubs.values() if hub.watched]
         running = {hub: self._in_flight.of_execution(hub.execution_id) for hub in watched}
         for model in {work.lease.model for works in running.values() for work in works}:
             await self._latencies.refresh(model)
         now = self._clock.now()
         for hub, works in running.items():
+            parts = max(_PARTS, math.ceil(len(works) / _MOST_PER_PART))
             guesses = [
                 estimate(work.lease.ref.result_id, work.elapsed, self._latencies.of(work.lease.model))
                 for work in works
-                if work.phase is not Phase.PREPARING and hash(work.lease.ref) % _PARTS == part
+                if work.phase is not Phase.PREPARING and hash(work.lease.ref) % parts == turn % parts
             ]
             hub.estimate(guesses, now, idle=not works)

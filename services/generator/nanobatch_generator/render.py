@@ -65,7 +65,7 @@ class Render:
         try:
             failure = await self._try(work)
             if failure is None:
-                _log.info("result.finished", attempt=work.attempt_id, seconds=_seconds(work), **facts)
+                _log.info("result.finished", attempt=work.attempt_id, state=work.state, seconds=_seconds(work), **facts)
                 return
             ref, attempt_id = work.lease.ref, work.attempt_id
             state = await patiently(lambda: self._leases.fail(ref, attempt_id, failure))
@@ -104,14 +104,14 @@ class Render:
             ref=lease.ref,
             attempt_id=work.attempt_id,
             lease_duration=lease.duration,
-            sha256=sha256_of(done.data),
+            sha256=await asyncio.to_thread(sha256_of, done.data),
             usage=done.usage,
             response_id=done.response_id,
             processing_time=work.elapsed,
         )
         await self._spool.write(entry, done.data)
         del done, request  # from here on the picture lies on disk: many of them may wait for a slow storage
-        await self._finish.run(entry)
+        work.state = await self._finish.run(entry)
 
     def _provider(self, lease: Lease) -> Provider:
         provider = self._providers.get(lease.provider)

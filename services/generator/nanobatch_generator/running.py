@@ -32,6 +32,8 @@ class Work:
         self.attempt_id = ""
         self.usage: Usage | None = None
         """What the provider reported, once it has answered."""
+        self.state = ""
+        """The result's state after it, once storage has said so."""
         self.task: asyncio.Task[None] | None = None
         self._notify = notify
         self._called: float | None = None

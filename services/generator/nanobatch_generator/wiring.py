@@ -131,7 +131,7 @@ async def open_app(
 
         await server.start()
         stack.push_async_callback(server.stop, _SERVER_GRACE)
-        async with asyncio.TaskGroup() as tasks:
+        async with _plain_errors(), asyncio.TaskGroup() as tasks:
             loops = [
                 tasks.create_task(heartbeat.run(worker.lost), name="heartbeat"),
                 tasks.create_task(progress.run(), name="progress"),
@@ -143,3 +143,14 @@ async def open_app(
                 await app.drain()
                 for loop in reversed(loops):  # the heart beats to the last
                     await cancel(loop)
+
+
+@asynccontextmanager
+async def _plain_errors() -> AsyncGenerator[None]:
+    """Unwrap a group of one: whoever opens an app is to see the error itself."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise
+        raise group.exceptions[0] from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from datetime import timedelta
 
 from nanobatch_runtime.bus import Bus, Subscription
@@ -27,7 +27,7 @@ class WatchMovedError(UnavailableError):
 
 async def watch(
     changes: ChangeLog, bus: Bus, draining: asyncio.Event, *, actor: Actor, execution_id: str, after_revision: int
-) -> AsyncIterator[Change]:
+) -> AsyncGenerator[Change]:
     """Iterate over all that changed after a revision, ascending, without gap or repeat, then over what changes.
 
     Intermediate states of a row may coalesce, its last one never does. Ends after the final state once no call is out.

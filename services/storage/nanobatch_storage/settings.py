@@ -15,7 +15,7 @@ from nanobatch_runtime.settings import Settings
 
 
 def _sqlite_in(validated: dict[str, Any]) -> str:
-    return f"sqlite+aiosqlite:///{(validated.get('data_dir') or Path('data')).resolve() / 'nanobatch.db'}"
+    return f"sqlite:///{(validated.get('data_dir') or Path('data')).resolve() / 'nanobatch.db'}"
 
 
 def _pictures_in(validated: dict[str, Any]) -> str:
@@ -30,7 +30,7 @@ class StorageSettings(Settings):
     data_dir: Path = Field(default=Path("data"), validation_alias="NANOBATCH_DATA_DIR")
     """Folder of the database and the pictures where nothing else is said."""
     database_url: str = Field(default_factory=_sqlite_in, validation_alias="NANOBATCH_DATABASE_URL")
-    """``postgresql+psycopg://...`` or ``sqlite+aiosqlite:///file``; the default lies in the data folder."""
+    """``postgresql+psycopg://...`` or ``sqlite:///file``; the default lies in the data folder."""
     blob_url: str = Field(default_factory=_pictures_in, validation_alias="NANOBATCH_BLOB_URL")
     """``file:///folder`` of the pictures; the default lies in the data folder."""
     lease_seconds: float = Field(default=30.0, ge=1, le=3600, validation_alias="NANOBATCH_LEASE_SECONDS")
@@ -54,7 +54,7 @@ class StorageSettings(Settings):
             url = None
         # The value is not repeated: it may hold a password.
         if url is None or url.get_backend_name() not in {"postgresql", "sqlite"}:
-            message = "write postgresql+psycopg://user:password@host/database or sqlite+aiosqlite:////folder/file."
+            message = "write postgresql+psycopg://user:password@host/database or sqlite:////folder/file."
             raise ValueError(message)
         if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
             message = "SQLite needs a file: a database in memory would be gone with the process."

@@ -52,7 +52,7 @@ WINDOW = 10.0
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated file to be copied: quicker than migrating anew for every test."""
     path = tmp_path_factory.mktemp("sqlite") / "template.db"
-    asyncio.run(migrate.upgrade(f"sqlite+aiosqlite:///{path}"))
+    asyncio.run(migrate.upgrade(f"sqlite:///{path}"))
     return path
 
 
@@ -70,7 +70,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     if request.param == "sqlite":
         path = tmp_path / "nanobatch.db"
         shutil.copy(request.getfixturevalue("sqlite_template"), path)
-        yield f"sqlite+aiosqlite:///{path}"
+        yield f"sqlite:///{path}"
         return
     url = request.getfixturevalue("postgres_url")
     yield url

@@ -7,6 +7,8 @@ import uuid
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import func, select
+
 from nanobatch_runtime.bus import MemoryBus
 from nanobatch_runtime.errors import InvalidArgumentError
 from nanobatch_storage import create, topics
@@ -20,7 +22,6 @@ from nanobatch_storage.domain import (
     Settings,
     UserNotFoundError,
 )
-from sqlalchemy import func, select
 
 
 async def test_an_execution_and_its_results_are_there_at_once_each_with_a_revision_of_its_own(store):
@@ -166,7 +167,7 @@ async def test_a_failed_creation_leaves_no_half(store):
     user = await store.user()
     taken = store.credential()
     await store.paid(user, credential=taken)
-    with pytest.raises(Exception, match="(?i)unique"):
+    with pytest.raises(Exception, match=r"(?i)unique"):
         await store.paid(user, credential=taken)
     async with store.database.read() as tx:
         assert (await tx.connection.execute(select(func.count()).select_from(executions))).scalar_one() == 1

@@ -7,10 +7,11 @@ import asyncio
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import text
+
 from nanobatch_runtime.errors import UnavailableError
 from nanobatch_storage import migrate
 from nanobatch_storage.adapters.tables import metadata
-from sqlalchemy import text
 
 
 async def test_migrations_make_exactly_the_schema_of_the_code(database):
@@ -22,7 +23,11 @@ async def test_migrations_make_exactly_the_schema_of_the_code(database):
 
 
 async def test_partial_indexes_keep_their_conditions(database):
-    query = "select sql from sqlite_master where type = 'index'" if database.is_sqlite else "select indexdef from pg_indexes"
+    query = (
+        "select sql from sqlite_master where type = 'index'"
+        if database.is_sqlite
+        else "select indexdef from pg_indexes"
+    )
     async with database.engine.connect() as connection:
         definitions = " ".join(str(row[0]) for row in await connection.execute(text(query)) if row[0])
     for condition in ("ready_at", "expire_time", "request_id", "charged", "outcome", "is_default"):

@@ -1,5 +1,7 @@
 """A small storage in memory behind real gRPC, a provider that is told what to do, and a generator between the two."""
 
+# ruff: noqa: N802  # the methods bear the names of the contract
+
 from __future__ import annotations
 
 import asyncio
@@ -18,9 +20,11 @@ from typing import Any
 import grpc
 import pytest
 
-from nanobatch.gateway.v1 import execution_pb2, execution_service_pb2 as gateway_pb
+from nanobatch.gateway.v1 import execution_pb2
+from nanobatch.gateway.v1 import execution_service_pb2 as gateway_pb
 from nanobatch.generator.v1.generator_service_pb2_grpc import GeneratorServiceStub
-from nanobatch.storage.v1 import common_pb2, execution_service_pb2, image_service_pb2, lease_service_pb2 as pb
+from nanobatch.storage.v1 import common_pb2, execution_service_pb2, image_service_pb2
+from nanobatch.storage.v1 import lease_service_pb2 as pb
 from nanobatch.storage.v1.execution_service_pb2_grpc import (
     ExecutionServiceServicer,
     add_ExecutionServiceServicer_to_server,
@@ -92,6 +96,7 @@ class StorageDouble(LeaseServiceServicer, ExecutionServiceServicer, ImageService
         self.images: dict[str, bytes] = {}
         self.image_gate: asyncio.Event | None = None
         self.watchers = 0
+        self.most_watchers = 0
         self.light: list[gateway_pb.WatchExecutionResponse] = []
         self.cut = asyncio.Event()
         self._changed = asyncio.Event()
@@ -288,6 +293,7 @@ class StorageDouble(LeaseServiceServicer, ExecutionServiceServicer, ImageService
         self._enter("WatchChanges")
         self._visible(request.actor, request.execution_id)
         self.watchers += 1
+        self.most_watchers = max(self.most_watchers, self.watchers)
         cursor, light, cut = request.after_revision, len(self.light), self.cut
         try:
             while True:
@@ -321,9 +327,7 @@ class StorageDouble(LeaseServiceServicer, ExecutionServiceServicer, ImageService
             execution = execution_pb2.Execution(id=self.execution_id, revision=self.state_revision)
             execution.state = execution_pb2.ExecutionState.Value(f"EXECUTION_STATE_{self.state}")
             updates.append(
-                gateway_pb.WatchExecutionResponse(
-                    revision=self.state_revision, stats=self.stats(), execution=execution
-                )
+                gateway_pb.WatchExecutionResponse(revision=self.state_revision, stats=self.stats(), execution=execution)
             )
         return sorted(updates, key=lambda update: update.revision)
 
@@ -410,6 +414,9 @@ class QuickPictures:
     """Takes whatever begins with PICTURE; the real checker is tested with a real picture elsewhere."""
 
     async def check(self, path: Path, thumbnail: Path) -> CheckedPicture:
+        return self._check(path, thumbnail)
+
+    def _check(self, path: Path, thumbnail: Path) -> CheckedPicture:
         data = path.read_bytes()
         if not data.startswith(b"PICTURE"):
             raise PictureRejectedError("PICTURE_DAMAGED", "The picture is damaged.")
@@ -442,9 +449,7 @@ class House:
         }
         return GeneratorSettings(**(values | overrides))
 
-    def generator(
-        self, pictures: Any = None, **overrides: Any
-    ) -> AbstractAsyncContextManager[GeneratorApp]:
+    def generator(self, pictures: Any = None, **overrides: Any) -> AbstractAsyncContextManager[GeneratorApp]:
         return open_app(
             self.settings(**overrides), providers={"scripted": self.provider}, pictures=pictures or QuickPictures()
         )

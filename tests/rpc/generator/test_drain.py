@@ -10,8 +10,8 @@ import time
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from nanobatch.storage.v1 import common_pb2, lease_service_pb2
 from nanobatch.generator.v1 import generator_service_pb2 as pb
+from nanobatch.storage.v1 import common_pb2, lease_service_pb2
 from nanobatch_runtime.rpc.channel import open_channel
 from nanobatch_runtime.rpc.status import from_rpc_error
 from nanobatch_runtime.testing import eventually
@@ -52,9 +52,7 @@ async def test_health_says_no_and_watches_end_resumably(house, user):
     house.provider.hold = asyncio.Event()
     async with house.generator(drain_seconds=5) as app, house.stub() as stub:
         call = stub.WatchProgress(
-            pb.WatchProgressRequest(
-                actor=common_pb2.Actor(user_id=user), execution_id=house.storage.execution_id
-            )
+            pb.WatchProgressRequest(actor=common_pb2.Actor(user_id=user), execution_id=house.storage.execution_id)
         )
         await eventually(lambda: house.provider.running == 1)
         revisions = [(await call.read()).update.revision]

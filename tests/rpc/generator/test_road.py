@@ -25,7 +25,11 @@ def failure_class(row):
 
 async def test_a_prompt_becomes_a_stored_picture_with_its_thumbnail_and_cost(house, picture, provider_key):
     [row] = house.storage.add(
-        prompt="a banana in space", credential=house.storage.credential(), seed=7, attempts=1, model="gemini-3-pro-image"
+        prompt="a banana in space",
+        credential=house.storage.credential(),
+        seed=7,
+        attempts=1,
+        model="gemini-3-pro-image",
     )
     async with house.generator():
         await eventually(lambda: row.state == "COMPLETED")

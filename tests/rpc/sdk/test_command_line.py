@@ -290,6 +290,19 @@ async def test_a_damaged_picture_is_an_error_and_not_kept(gateway: ScriptedGatew
     assert files(nanobatch.folder / "out") == ["002-two.png", "manifest.json"]
 
 
+async def test_a_picture_that_came_after_its_cancellation_is_fetched(
+    gateway: ScriptedGateway, nanobatch: Command
+) -> None:
+    [execution_id] = (await nanobatch("run", "-", "--detach", stdin="[hold] one\n\ntwo")).lines
+    await nanobatch("cancel", execution_id)
+    run = gateway.runs[execution_id]
+    late, image = run.results[1], gateway.store(b"late")
+    late.image_id, late.mime_type, late.sha256 = image.id, image.mime_type, image.sha256
+    run.touch(late)
+    ended = await nanobatch("download", execution_id, "-o", "out")
+    assert (ended.code, ended.lines) == (3, ["out/002-two.png"])
+
+
 async def test_options_reach_the_server(gateway: ScriptedGateway, nanobatch: Command) -> None:
     prompts = nanobatch.write("one")
     (nanobatch.folder / "a.png").write_bytes(b"reference")
@@ -316,7 +329,7 @@ async def test_the_other_commands_do_what_they_say(gateway: ScriptedGateway, nan
     assert (await nanobatch("list")).lines[0].split("\t")[:3] == [execution_id, "COMPLETED", "1/2"]
     assert json.loads((await nanobatch("list", "--json")).stdout)["executions"][0]["id"] == execution_id
     assert (await nanobatch("models")).lines[1].startswith("sandbox\t")
-    assert "1 results go again" in (await nanobatch("retry", execution_id)).stderr
+    assert "1 result to be tried again" in (await nanobatch("retry", execution_id)).stderr
     await eventually(lambda: gateway.runs[execution_id].ended)
     assert (await nanobatch("watch", execution_id)).code == 0
     assert (await nanobatch("cancel", execution_id)).code == 0

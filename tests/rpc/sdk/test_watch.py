@@ -72,6 +72,13 @@ async def test_a_watch_that_breaks_after_every_message_has_no_gap_and_no_repeat(
     assert gateway.count("WatchExecution") > 4
 
 
+async def test_what_a_server_tells_twice_is_heard_once(gateway: ScriptedGateway, client: Client) -> None:
+    gateway.forgetful = True
+    execution = await client.create_execution([f"prompt {n}" for n in range(5)], model="sandbox")
+    gateway.watch_breaks.extend((messages, make_status("UNAVAILABLE")) for messages in (3, 5, 8))
+    assert_each_final_state_came_exactly_once(await collect(client, execution.id), 5)
+
+
 async def test_a_watch_survives_a_restart_of_the_server(gateway: ScriptedGateway, client: Client) -> None:
     execution = await client.create_execution(["one", "[hold] two", "three"], model="sandbox")
     updates: list[Update] = []

@@ -65,7 +65,7 @@ async def test_the_request_says_everything_and_no_more(fake: FakeGemini, gemini:
         (part["inlineData"]["mime_type"], base64.urlsafe_b64decode(part["inlineData"]["data"])) for part in pictures
     ]
     assert sent == [("image/png", first), ("image/jpeg", second)]
-    assert call.headers["X-Server-Timeout"] == "48"
+    assert call.headers["x-server-timeout"] == "48"
 
 
 async def test_what_was_not_asked_for_is_not_sent(fake: FakeGemini, gemini: GeminiProvider) -> None:

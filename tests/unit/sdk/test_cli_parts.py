@@ -25,6 +25,7 @@ from nanobatch_client import (
     WaitReason,
 )
 from nanobatch_client.cli import main, plugins, session
+from nanobatch_client.cli.display import Endings
 from nanobatch_client.cli.keys import Choice, KeyVariableError, choose
 from nanobatch_client.cli.output import jsonable
 from nanobatch_client.cli.view import RunView
@@ -122,6 +123,13 @@ def test_the_time_to_go_is_the_servers_or_by_the_pace_so_far() -> None:
     assert seen.waiting is None
 
 
+def test_an_ending_is_told_once_and_again_after_a_retry() -> None:
+    endings = Endings()
+    states = [ResultState.PROCESSING, ResultState.FAILED, ResultState.FAILED, ResultState.PENDING, ResultState.FAILED]
+    told = [endings.are_new(Result("r", "e", 0, 0, "t", state)) for state in states]
+    assert told == [False, True, False, False, True]
+
+
 def test_help_loads_neither_grpc_nor_rich_nor_protobuf() -> None:
     code = (
         "import sys; from nanobatch_client.cli import main, plugins; plugins.GROUP = 'nobody'\n"
@@ -182,7 +190,7 @@ def test_a_broken_plugin_is_named_and_the_others_work() -> None:
 @pytest.mark.parametrize(("args", "loads"), [(["models", "--help"], False), (["up"], True), ([], True)])
 @pytest.mark.usefixtures("installed")
 def test_plugins_are_loaded_only_where_they_matter(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], args: list[str], loads: bool
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], args: list[str], *, loads: bool
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["nanobatch", *args])
     with pytest.raises(SystemExit):

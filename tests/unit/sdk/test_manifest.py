@@ -13,7 +13,13 @@ DONE = Result(
     "r1", "e1", 0, 1, "a fox", ResultState.COMPLETED, sha256="ab", attempts=2, cost_micros=39_000, mime_type="image/png"
 )
 FAILED = Result(
-    "r2", "e1", 1, 0, "x", ResultState.FAILED, error=ResultError("CONTENT_BLOCKED", "Declined.", False, Charged.MAYBE)
+    "r2",
+    "e1",
+    1,
+    0,
+    "x",
+    ResultState.FAILED,
+    error=ResultError("CONTENT_BLOCKED", "Declined.", retryable=False, charged=Charged.MAYBE),
 )
 
 

@@ -21,6 +21,7 @@ def result(text: str = "a fox", index: int = 0, variation: int = 0, mime: str = 
         ("  many\n\tspaces  ", "many-spaces"),
         ("Ein Bär, über den Straßen", "ein-bar-uber-den-strassen"),
         ("crème brûlée №5 ½", "creme-brulee-no5-1-2"),
+        ("fox—snow “quoted” text…", "fox-snow-quoted-text"),
         ("日本の庭", "picture"),
         ("日本 garden", "garden"),
         ("", "picture"),

@@ -46,6 +46,12 @@ def test_a_violation_names_the_prompt_by_number_and_first_words(path: str) -> No
     assert wording.violation(bad, ["a"]) == "prompt 2: It is too long."
 
 
+def test_a_prompt_of_a_pasted_text_is_named_by_its_words_too() -> None:
+    bad = Violation("prompts_text", "Prompt 2 has 10,001 characters.")
+    assert wording.violation(bad, ["a", "b c"]) == 'prompt 2 "b c" has 10,001 characters.'
+    assert wording.violation(bad) == "prompt 2 has 10,001 characters."
+
+
 def test_other_violations_name_their_field() -> None:
     assert wording.violation(Violation("output.aspect_ratio", "Not 7:1.")) == "output.aspect_ratio: Not 7:1."
     assert wording.violation(Violation("", "All is wrong.")) == "All is wrong."

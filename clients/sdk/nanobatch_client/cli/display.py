@@ -42,6 +42,20 @@ class Display(Protocol):
         ...
 
 
+class Endings:
+    """Tells a result that has just ended from one that is only told again."""
+
+    def __init__(self) -> None:
+        """Nothing has ended yet."""
+        self._states: dict[str, ResultState] = {}
+
+    def are_new(self, result: Result) -> bool:
+        """Whether this is news: a final row changes once more when the cost of its last call comes in."""
+        before = self._states.get(result.id)
+        self._states[result.id] = result.state
+        return result.state.is_final and result.state is not before
+
+
 class PlainDisplay:
     """A line for every result that ends, and for every new reason to wait. No control codes."""
 
@@ -49,6 +63,7 @@ class PlainDisplay:
         """``terminal`` decides whether notes are shown at all."""
         self._terminal = terminal
         self._wait: WaitReason | None = None
+        self._endings = Endings()
 
     def __enter__(self) -> Self:
         """Nothing to prepare."""
@@ -62,7 +77,7 @@ class PlainDisplay:
     def show(self, view: RunView, update: Update) -> None:
         """Write a line where there is something to say."""
         stats = view.execution.stats
-        if isinstance(update, ResultUpdate) and update.result.state.is_final:
+        if isinstance(update, ResultUpdate) and self._endings.are_new(update.result):
             self.note(f"[{stats.total - stats.left}/{stats.total}] {ending(update.result)}")
         if isinstance(update, ExecutionUpdate) and is_paused_by_user(view):
             self.note("paused by a user; waiting until it is resumed")

@@ -113,7 +113,9 @@ def cancel(
             session.terminal.document(cancellation)
         if cancellation.in_flight:
             most = wording.money(cancellation.maybe_charged_micros)
-            session.terminal.note(f"{cancellation.in_flight} calls are still out and may cost up to {most}.")
+            session.terminal.note(
+                f"{wording.many(cancellation.in_flight, 'call')} still out; they may cost up to {most}."
+            )
         execution = cancellation.execution
         session.terminal.note(f"{execution.state.value.lower()}: {wording.counts(execution.stats)}")
         return ExitCode.OK
@@ -177,7 +179,7 @@ def retry(
         if as_json:
             session.terminal.document(again)
         command = wording.command("watch", execution_id, target)
-        session.terminal.note(f"{again.retried} results go again. Watch them: `{command}`")
+        session.terminal.note(f"{wording.many(again.retried, 'result')} to be tried again. Watch: `{command}`")
         return ExitCode.OK
 
     session.run(work)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from nanobatch_client.cli import manifest, names
 from nanobatch_client.errors import NanobatchError
-from nanobatch_client.models import Execution, Result, ResultState
+from nanobatch_client.models import Execution, Result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,8 +58,11 @@ class PictureFolder:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def offer(self, result: Result) -> None:
-        """Begin to fetch a result's picture, unless it has none, is here or is on its way."""
-        if result.state is ResultState.COMPLETED and result.image_id and result.id not in self._tasks:
+        """Begin to fetch a result's picture, unless it has none, is here or is on its way.
+
+        A cancelled result may have one too: it came late, was paid for and is kept.
+        """
+        if result.state.is_final and result.image_id and result.id not in self._tasks:
             self._tasks[result.id] = asyncio.create_task(self._fetch(result))
 
     async def settle(self, results: Sequence[Result]) -> None:

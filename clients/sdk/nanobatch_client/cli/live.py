@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nanobatch_client.cli import wording
-from nanobatch_client.cli.display import ending, is_paused_by_user
+from nanobatch_client.cli.display import Endings, ending, is_paused_by_user
 from nanobatch_client.cli.view import RunView
 from nanobatch_client.models import ResultState, ResultUpdate, Update
 
@@ -28,6 +28,7 @@ class LiveDisplay:
         """Draw nothing yet."""
         self._console = Console(stderr=True, highlight=False)
         self._view: RunView | None = None
+        self._endings = Endings()
         self._live = Live(
             console=self._console,
             refresh_per_second=_FRAMES_PER_SECOND,
@@ -50,7 +51,9 @@ class LiveDisplay:
     def show(self, view: RunView, update: Update) -> None:
         """Take the state that the next frame shows; a failure also stays as a line above."""
         self._view = view
-        if isinstance(update, ResultUpdate) and update.result.state is ResultState.FAILED:
+        if not isinstance(update, ResultUpdate):
+            return
+        if self._endings.are_new(update.result) and update.result.state is ResultState.FAILED:
             self.note(ending(update.result))
 
     def note(self, text: str) -> None:

@@ -62,7 +62,8 @@ def check_key(
         if not check.valid or not check.model_available:
             session.terminal.error(check.message or f"The key is not good for {choice.model}.")
             return ExitCode.ERROR if check.valid else ExitCode.KEY
-        session.terminal.note(check.message or f"The provider takes the key and offers {choice.model}.")
+        good = f"The provider takes the key and offers {choice.model}."
+        session.terminal.note(check.message or (good if choice.api_key else f"{choice.model} needs no key."))
         return ExitCode.OK
 
     session.run(work)

@@ -16,7 +16,8 @@ def slug(text: str) -> str:
     """Return at most 60 of ``a-z 0-9 -`` that remind of a prompt; never empty, no dash at either end."""
     # Folding needs only the beginning; a prompt may have 10,000 characters, and a character may fold into several.
     folded = unicodedata.normalize("NFKD", text[: SLUG_LENGTH * 20].lower().translate(_LETTERS))
-    plain = folded.encode("ascii", "ignore").decode().lower()
+    # Accents vanish, everything else that is not a letter or figure of ours separates: a long dash, a curly quote.
+    plain = "".join(sign for sign in folded.lower() if not unicodedata.combining(sign))
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:SLUG_LENGTH].rstrip("-") or "picture"
 
 

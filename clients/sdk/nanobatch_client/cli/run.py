@@ -119,7 +119,7 @@ def _announce(terminal: Terminal, choice: Choice, estimate: sdk.Estimate) -> Non
 
 
 def _price(estimate: sdk.Estimate) -> str:
-    pictures = f"{estimate.image_count} picture{'' if estimate.image_count == 1 else 's'}"
+    pictures = wording.many(estimate.image_count, "picture")
     if not estimate.total_micros:
         return f"{pictures}, free"
     about = f", about {wording.duration(estimate.expected_duration)}" if estimate.expected_duration else ""

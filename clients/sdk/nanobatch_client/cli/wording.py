@@ -15,7 +15,8 @@ TARGET_VARIABLE = "NANOBATCH_GATEWAY_TARGET"
 KEY_VARIABLE = "GEMINI_API_KEY"
 
 _FIRST_WORDS = 40
-_PROMPT = re.compile(r"\bprompts(?:_text)?\[(\d+)\]")
+_PROMPT_FIELD = re.compile(r"\bprompts(?:_text)?\[(\d+)\]")
+_PROMPT_SENTENCE = re.compile(r"Prompt (\d+)\b")  # how the gateway names a prompt of `prompts_text`
 _WAITS = {
     WaitReason.RATE_LIMITED: "the provider limits the rate",
     WaitReason.OVERLOADED: "the provider is overloaded",
@@ -51,6 +52,11 @@ def first_words(text: str) -> str:
     """Return the beginning of a prompt on one line, in quotation marks."""
     line = " ".join(text.split())
     return f'"{line}"' if len(line) <= _FIRST_WORDS else f'"{line[:_FIRST_WORDS].rstrip()}…"'
+
+
+def many(count: int, thing: str) -> str:
+    """Return a number with its noun: ``1 result``, ``2 results``."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def counts(stats: Stats) -> str:
@@ -121,7 +127,7 @@ def problem(error: NanobatchError, target: str, prompts: Sequence[str] = ()) -> 
             "Start one with `make run` (or `nanobatch up`), or name another one with --target.",
         ]
     if isinstance(error, InvalidRequestError) and error.violations:
-        return [error.message, *(f"  - {violation(each, prompts)}" for each in error.violations)]
+        return ["The request is refused:", *(f"  - {violation(each, prompts)}" for each in error.violations)]
     lines = [error.message]
     if error.reason == "KEY_NEEDED":
         lines.append(f"Give the key by the name of its environment variable: --api-key-env {KEY_VARIABLE}")
@@ -132,16 +138,19 @@ def problem(error: NanobatchError, target: str, prompts: Sequence[str] = ()) -> 
 
 def violation(bad: Violation, prompts: Sequence[str] = ()) -> str:
     """Return one bad field; a prompt is named by its number, counted from 1, and its first words."""
-    found = _PROMPT.search(bad.field)
-    if found is None:
+    by_field, by_sentence = _PROMPT_FIELD.search(bad.field), _PROMPT_SENTENCE.match(bad.description)
+    if by_field:
+        number, description = int(by_field.group(1)) + 1, f": {bad.description}"
+    elif by_sentence:
+        number, description = int(by_sentence.group(1)), bad.description[by_sentence.end() :]
+    else:
         return f"{bad.field}: {bad.description}" if bad.field else bad.description
-    index = int(found.group(1))
-    words = f" {first_words(prompts[index])}" if index < len(prompts) else ""
-    return f"prompt {index + 1}{words}: {bad.description}"
+    words = f" {first_words(prompts[number - 1])}" if 0 < number <= len(prompts) else ""
+    return f"prompt {number}{words}{description}"
 
 
 def paragraphs(text: str) -> list[str]:
     """Split a text as the gateway does. For messages only: which prompts there are, the gateway decides."""
     text = text.replace("\r\n", "\n").strip()
-    pieces = re.split(r"\n(?:[ \t]*\n)+", text) if "\n" in text else text.split("\\n\\n")
+    pieces = re.split(r"\n\s*\n", text) if "\n" in text else text.split("\\n\\n")
     return [piece.strip() for piece in pieces if piece.strip()]

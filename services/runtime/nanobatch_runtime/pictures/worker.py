@@ -32,6 +32,7 @@ class Worker:
         """Use :meth:`start`."""
         self._process = process
         self._limits = limits
+        self._killed = False
         self.tasks_done = 0
 
     @classmethod
@@ -107,8 +108,11 @@ class Worker:
 
     def kill(self) -> None:
         """End the child at once; :meth:`stop` still has to be awaited."""
-        with suppress(ProcessLookupError):
-            self._process.kill()
+        # Once only: a second kill may take the exit code away from under the loop, which then wonders aloud.
+        if not self._killed and self._process.returncode is None:
+            self._killed = True
+            with suppress(ProcessLookupError):
+                self._process.kill()
 
     async def stop(self) -> None:
         """End the child, whatever it is doing, and wait until nothing of it is left."""

@@ -33,6 +33,53 @@ from nanobatch_storage.ports_queue import Taken
 _ACTIVE = or_(executions.c.state.in_(["PENDING", "PROCESSING", "PAUSED"]), executions.c.open_attempts > 0)
 
 
+def _in_flight() -> ColumnElement[int]:
+    # Calls that are out of a cancelled execution still count; so do leases whose call has not begun.
+    e = executions.c
+    return case((e.open_attempts > e.processing, e.open_attempts), else_=e.processing)
+
+
+def _first(state: ResultState) -> ScalarSelect[datetime]:
+    return (
+        select(func.min(results.c.ready_at))
+        .where(results.c.execution_id == executions.c.id, results.c.ready_at.is_not(None), results.c.state == state)
+        .scalar_subquery()
+    )
+
+
+# Statements are built once: SQLAlchemy remembers the compiled form, and building one costs more than running it.
+_SURVEY = select(
+    executions.c.id,
+    executions.c.user_id,
+    executions.c.bucket_id,
+    executions.c.state,
+    executions.c.pending,
+    executions.c.processing,
+    executions.c.create_time,
+    _in_flight().label("in_flight"),
+    _first(ResultState.PENDING).label("first_waiting"),
+    _first(ResultState.PROCESSING).label("first_expiry"),
+).where(_ACTIVE)
+_BUCKETS = select(buckets).where(buckets.c.id.in_(bindparam("ids", expanding=True)))
+_IN_FLIGHT = select(func.sum(_in_flight())).where(_ACTIVE, executions.c.bucket_id == bindparam("bucket_id"))
+# PROCESSING sorts behind PENDING: descending brings lost leases first. The ids picked are locked and stay picked: unlike
+# UPDATE ... IN (SELECT ... LIMIT), no plan can take more of them.
+_PICK = (
+    select(results)
+    .where(
+        results.c.execution_id == bindparam("execution_id"),
+        or_(
+            (results.c.state == ResultState.PENDING) & (results.c.ready_at <= bindparam("now")),
+            (results.c.state == ResultState.PROCESSING) & (results.c.ready_at <= bindparam("expired")),
+        ),
+    )
+    .order_by(results.c.state.desc(), results.c.batch_index, results.c.variation)
+    .limit(bindparam("count"))
+    .with_for_update(key_share=True, skip_locked=True)
+)
+_KEY = select(credentials.c.id, credentials.c.record).where(credentials.c.id == bindparam("credential_id"))
+
+
 @dataclass(slots=True)
 class _Survey:
     candidates: list[Candidate]
@@ -69,23 +116,13 @@ class SqlLeases:
         return Taken(tuple(leases), tuple(touched), survey.look_again_at, now)
 
     async def _survey(self, tx: Transaction) -> _Survey:
-        e = executions.c
-        query = (
-            select(
-                e.id, e.user_id, e.bucket_id, e.state, e.pending, e.processing, e.create_time,
-                _in_flight().label("in_flight"),
-                _first(ResultState.PENDING).label("first_waiting"),
-                _first(ResultState.PROCESSING).label("first_expiry"),
-            )
-            .where(_ACTIVE)
-        )  # fmt: skip
-        active = (await tx.connection.execute(query)).all()
+        active = (await tx.connection.execute(_SURVEY)).all()
         survey = _Survey([], Counter(), {}, None)
         in_flight: Counter[str] = Counter()
         for row in active:
             survey.user_in_flight[row.user_id] += row.in_flight
             in_flight[row.bucket_id] += row.in_flight
-        found = await tx.connection.execute(select(buckets).where(buckets.c.id.in_(list(in_flight))))
+        found = await tx.connection.execute(_BUCKETS, {"ids": list(in_flight)})
         by_id = {row.id: rows.bucket_from(row) for row in found}
         for bucket in by_id.values():
             survey.room[bucket.id] = _window(bucket, tx.now) - in_flight[bucket.id]
@@ -137,25 +174,11 @@ class SqlLeases:
 
     async def _pick(self, tx: Transaction, execution: Execution, bucket: Bucket, count: int) -> list[Result]:
         """Lock up to ``count`` ready results; lost ones first, waiting ones as far as the window has room."""
-        in_flight = select(func.sum(_in_flight()))
-        in_flight = in_flight.where(_ACTIVE, executions.c.bucket_id == bucket.id)
-        room = _window(bucket, tx.now) - int((await tx.connection.execute(in_flight)).scalar_one() or 0)
-        expired = tx.now - self._loop_lag()
-        ready = or_(
-            (results.c.state == ResultState.PENDING) & (results.c.ready_at <= tx.now),
-            (results.c.state == ResultState.PROCESSING) & (results.c.ready_at <= expired),
-        )
-        # PROCESSING sorts behind PENDING: descending brings lost leases first. The ids picked are locked and stay picked:
-        # unlike UPDATE ... IN (SELECT ... LIMIT), no plan can take more of them.
-        statement = (
-            select(results)
-            .where(results.c.execution_id == execution.id, ready)
-            .order_by(results.c.state.desc(), results.c.batch_index, results.c.variation)
-            .limit(count)
-            .with_for_update(key_share=True, skip_locked=True)
-        )
+        in_flight = (await tx.connection.execute(_IN_FLIGHT, {"bucket_id": bucket.id})).scalar_one()
+        room = _window(bucket, tx.now) - int(in_flight or 0)
+        names = {"execution_id": execution.id, "now": tx.now, "expired": tx.now - self._loop_lag(), "count": count}
         picked: list[Result] = []
-        for row in await tx.connection.execute(statement):
+        for row in await tx.connection.execute(_PICK, names):
             result = rows.result_from(row)
             if result.state is ResultState.PENDING:
                 if room <= 0:
@@ -264,28 +287,13 @@ class SqlLeases:
         return resumed
 
 
-def _first(state: ResultState) -> ScalarSelect[datetime]:
-    return (
-        select(func.min(results.c.ready_at))
-        .where(results.c.execution_id == executions.c.id, results.c.ready_at.is_not(None), results.c.state == state)
-        .scalar_subquery()
-    )
-
-
 def _window(bucket: Bucket, now: datetime) -> int:
     """Calls in flight that a bucket may have: one until its key is known to be good."""
     return 1 if bucket.needs_key_check(now) else max(1, math.floor(bucket.window))
 
 
-def _in_flight() -> ColumnElement[int]:
-    # Calls that are out of a cancelled execution still count; so do leases whose call has not begun.
-    e = executions.c
-    return case((e.open_attempts > e.processing, e.open_attempts), else_=e.processing)
-
-
 async def _key_of(tx: Transaction, execution: Execution) -> tuple[str, EncryptedKey] | None:
     if execution.credential_id is None:
         return None
-    query = select(credentials.c.id, credentials.c.record).where(credentials.c.id == execution.credential_id)
-    row = (await tx.connection.execute(query)).one()
+    row = (await tx.connection.execute(_KEY, {"credential_id": execution.credential_id})).one()
     return None if row.record is None else (row.id, rows.key_from_record(row.record))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from datetime import timedelta
 
-from sqlalchemy import insert, select
+from sqlalchemy import bindparam, insert, select
 
 from nanobatch_runtime.ids import is_id
 from nanobatch_storage import pacing, policy
@@ -49,8 +49,7 @@ class SqlLedger:
         """Open the attempt of a lease and return its id; again the same id. Raises LeaseLostError."""
 
         async def work(tx: Transaction) -> str | None:
-            execution, result = await _fenced(tx, lease)
-            attempt = await _attempt_of(tx, lease)
+            execution, result, attempt = await _fenced(tx, lease)
             if attempt is not None and attempt.charged is None:
                 return attempt.id
             expired = result.lease_expires_at is None or result.lease_expires_at <= tx.now
@@ -92,16 +91,15 @@ class SqlLedger:
         A look before the bytes are written; :meth:`complete` checks again.
         """
         async with self._database.read() as tx:
-            execution, result = await _fenced(tx, lease, lock=False)
-            done = _already(result, await _attempt_of(tx, lease), attempt_id)
+            execution, result, attempt = await _fenced(tx, lease, lock=False)
+            done = _already(result, attempt, attempt_id)
             return Opening(result.user_id, execution.id, done)
 
     async def complete(self, completion: Completion, pictures: Sequence[Image]) -> tuple[ResultState, str]:
         """Commit a picture under its fence; returns the result's state and its execution's id. Raises LeaseLostError."""
 
         async def work(tx: Transaction) -> tuple[ResultState, str, Bucket | None]:
-            execution, result = await _fenced(tx, completion.lease)
-            attempt = await _attempt_of(tx, completion.lease)
+            execution, result, attempt = await _fenced(tx, completion.lease)
             done = _already(result, attempt, completion.attempt_id)
             if done is not None or attempt is None:
                 return done or result.state, execution.id, None
@@ -145,8 +143,7 @@ class SqlLedger:
 
         async def work(tx: Transaction) -> tuple[ResultState, list[str]]:
             bucket, others = await _lock_around(tx, lease, effect)
-            execution, result = await _fenced(tx, lease)
-            attempt = await _attempt_of(tx, lease)
+            execution, result, attempt = await _fenced(tx, lease)
             if attempt is not None and attempt.charged is not None and attempt.id == attempt_id:
                 return result.state, []  # told before
             if (attempt.id if attempt else None) != attempt_id:
@@ -187,10 +184,9 @@ class SqlLedger:
 
             async def work(tx: Transaction, lease: LeaseRef = lease) -> str | None:
                 try:
-                    execution, result = await _fenced(tx, lease)
+                    execution, result, attempt = await _fenced(tx, lease)
                 except LeaseLostError:
                     return None
-                attempt = await _attempt_of(tx, lease)
                 if attempt is not None and attempt.charged is not None:
                     return None
                 if attempt is not None:
@@ -316,32 +312,35 @@ def give_back(execution: Execution, result: Result) -> None:
     execution.move(result, ResultState.PENDING)
 
 
-async def _fenced(tx: Transaction, lease: LeaseRef, *, lock: bool = True) -> tuple[Execution, Result]:
-    """Return execution and result of a lease that is still the current one, locked in that order."""
+_OWNER = select(results.c.execution_id).where(results.c.id == bindparam("result_id")).scalar_subquery()
+_EXECUTION = select(executions).where(executions.c.id == _OWNER)
+_RESULT = select(results).where(results.c.id == bindparam("result_id"))
+_ATTEMPT = select(attempts).where(
+    attempts.c.lease_id == bindparam("lease_id"), attempts.c.result_id == bindparam("result_id")
+)
+_LOCKED_EXECUTION, _LOCKED_RESULT = rows.for_update(_EXECUTION), rows.for_update(_RESULT)
+_BUCKET = select(buckets).where(buckets.c.id == bindparam("bucket_id"))
+
+
+async def _fenced(tx: Transaction, lease: LeaseRef, *, lock: bool = True) -> tuple[Execution, Result, Attempt | None]:
+    """Return execution, result and attempt of a lease that is still the current one, locked in that order."""
     if not (is_id(lease.result_id) and is_id(lease.lease_id)):
         raise LeaseLostError
-    owner = select(results.c.execution_id).where(results.c.id == lease.result_id).scalar_subquery()
-    query = select(executions).where(executions.c.id == owner)
-    row = (await tx.connection.execute(rows.for_update(query) if lock else query)).one_or_none()
+    names = {"result_id": lease.result_id}
+    row = (await tx.connection.execute(_LOCKED_EXECUTION if lock else _EXECUTION, names)).one_or_none()
     if row is None:
         raise LeaseLostError
-    one = select(results).where(results.c.id == lease.result_id)
-    result_row = (await tx.connection.execute(rows.for_update(one) if lock else one)).one_or_none()
+    result_row = (await tx.connection.execute(_LOCKED_RESULT if lock else _RESULT, names)).one_or_none()
     if result_row is None:
         raise LeaseLostError
+    attempt_row = (await tx.connection.execute(_ATTEMPT, {**names, "lease_id": lease.lease_id})).one_or_none()
     result = rows.result_from(result_row)
-    if result.lease_id != lease.lease_id:
-        # A commit whose answer was lost has dropped the lease: its attempt knows it.
-        done = await _attempt_of(tx, lease)
-        if done is None or done.charged is None or done.outcome == "CRASHED":
-            raise LeaseLostError
-    return rows.execution_from(row), result
-
-
-async def _attempt_of(tx: Transaction, lease: LeaseRef) -> Attempt | None:
-    query = select(attempts).where(attempts.c.lease_id == lease.lease_id, attempts.c.result_id == lease.result_id)
-    row = (await tx.connection.execute(query)).one_or_none()
-    return None if row is None else rows.attempt_from(row)
+    attempt = None if attempt_row is None else rows.attempt_from(attempt_row)
+    # A commit whose answer was lost has dropped the lease: its attempt knows it.
+    told_before = attempt is not None and attempt.charged is not None and attempt.outcome != "CRASHED"
+    if result.lease_id != lease.lease_id and not told_before:
+        raise LeaseLostError
+    return rows.execution_from(row), result, attempt
 
 
 def _already(result: Result, attempt: Attempt | None, attempt_id: str) -> ResultState | None:
@@ -413,8 +412,8 @@ async def _lock_around(tx: Transaction, lease: LeaseRef, effect: BucketEffect) -
     """Lock the bucket, and its executions where the effect pauses them, before the result's own: the order of locks."""
     if effect is BucketEffect.NONE or not is_id(lease.result_id):
         return None, []
-    owner = select(results.c.execution_id).where(results.c.id == lease.result_id).scalar_subquery()
-    bucket_id = (await tx.connection.execute(select(executions.c.bucket_id).where(executions.c.id == owner))).scalar()
+    found_execution = (await tx.connection.execute(_EXECUTION, {"result_id": lease.result_id})).one_or_none()
+    bucket_id = None if found_execution is None else found_execution.bucket_id
     if bucket_id is None:
         return None, []
     bucket = await rows.lock_bucket(tx, bucket_id)
@@ -429,6 +428,6 @@ async def _lock_around(tx: Transaction, lease: LeaseRef, effect: BucketEffect) -
 
 async def _bucket_to_ease(tx: Transaction, bucket_id: str, limit: float) -> Bucket | None:
     """Return the bucket if a success changes it. Mostly it does not, and a lock on it would make all calls queue."""
-    row = (await tx.connection.execute(select(buckets).where(buckets.c.id == bucket_id))).one()
+    row = (await tx.connection.execute(_BUCKET, {"bucket_id": bucket_id})).one()
     bucket = rows.bucket_from(row)
     return bucket if bucket.window < limit or bucket.rate_limits or bucket.overloads else None

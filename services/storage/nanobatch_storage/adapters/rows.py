@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Row, Select, Table, bindparam, insert, select, update
+from sqlalchemy import Row, Select, Table, Update, bindparam, insert, select, update
 
 from nanobatch_storage.adapters import tables
 from nanobatch_storage.adapters.database import Transaction
@@ -120,16 +121,19 @@ def key_from_record(record: dict[str, Any]) -> EncryptedKey:
     )
 
 
+# Built once: SQLAlchemy remembers the compiled form by the statement, and building one costs more than running it.
+_LOCK_BUCKET = for_update(select(tables.buckets).where(tables.buckets.c.id == bindparam("bucket_id")))
+_LOCK_EXECUTION = for_update(select(tables.executions).where(tables.executions.c.id == bindparam("execution_id")))
+
+
 async def lock_bucket(tx: Transaction, bucket_id: str) -> Bucket:
     """Lock a bucket. First in the order of locks."""
-    statement = for_update(select(tables.buckets).where(tables.buckets.c.id == bucket_id))
-    return bucket_from((await tx.connection.execute(statement)).one())
+    return bucket_from((await tx.connection.execute(_LOCK_BUCKET, {"bucket_id": bucket_id})).one())
 
 
 async def lock_execution(tx: Transaction, execution_id: str) -> Execution | None:
     """Lock an execution, or return None where there is none."""
-    statement = for_update(select(tables.executions).where(tables.executions.c.id == execution_id))
-    row = (await tx.connection.execute(statement)).one_or_none()
+    row = (await tx.connection.execute(_LOCK_EXECUTION, {"execution_id": execution_id})).one_or_none()
     return None if row is None else execution_from(row)
 
 
@@ -155,15 +159,11 @@ async def save(tx: Transaction, things: Sequence[R]) -> None:
     """Write objects of one kind back to their rows."""
     if not things:
         return
-    table = _table_of(things[0])
-    names = [column.name for column in table.columns if column.name != "id"]
-    statement = (
-        update(table).where(table.c.id == bindparam("row_id")).values({name: bindparam(f"v_{name}") for name in names})
-    )
+    statement = _update_of(_table_of(things[0]))
     rows = []
     for thing in things:
         values = values_of(thing)
-        rows.append({"row_id": values.pop("id"), **{f"v_{name}": value for name, value in values.items()}})
+        rows.append({"row_id": values.pop("id"), **values})
     await tx.connection.execute(statement, rows if len(rows) > 1 else rows[0])
 
 
@@ -171,6 +171,11 @@ async def add(tx: Transaction, things: Sequence[R]) -> None:
     """Insert objects of one kind."""
     if things:
         await tx.connection.execute(insert(_table_of(things[0])), [values_of(thing) for thing in things])
+
+
+@cache
+def _update_of(table: Table) -> Update:
+    return update(table).where(table.c.id == bindparam("row_id"))
 
 
 def _table_of(thing: Execution | Result | Attempt | Bucket) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -84,8 +85,9 @@ class ExecutionServicer(execution_service_pb2_grpc.ExecutionServiceServicer):
             execution_id=request.execution_id,
             after_revision=request.after_revision,
         )
-        async for change in watched:
-            yield pb.WatchChangesResponse(update=change_to_proto(change))
+        async with aclosing(watched):  # a client that leaves while a message is on its way must not leave an ear behind
+            async for change in watched:
+                yield pb.WatchChangesResponse(update=change_to_proto(change))
 
     async def CancelExecution(self, request: pb.CancelExecutionRequest, context: Context) -> pb.CancelExecutionResponse:
         """See the contract."""

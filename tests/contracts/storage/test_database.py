@@ -1,0 +1,69 @@
+"""Transactions under pressure: callers that leave, writers that meet, errors that must not tell."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from sqlalchemy import text
+
+from nanobatch_storage.adapters import rows
+from nanobatch_storage.domain import ResultState
+
+
+async def test_callers_that_leave_leave_no_connection_behind(store):
+    user = await store.user()
+    execution = await store.execution(user, 20)
+    dice = random.Random(2)
+
+    async def leave(work):
+        task = asyncio.create_task(work)
+        for _ in range(dice.randint(0, 30)):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    for _ in range(10):
+        await asyncio.gather(
+            *(leave(store.executions.get(user, execution.id)) for _ in range(10)),
+            *(leave(store.changes.since(user, execution.id, 0)) for _ in range(10)),
+            *(leave(store.change(execution.id, number, ResultState.PROCESSING)) for number in range(5)),
+        )
+    # More at once than the pool holds, so that a lost connection would be missed.
+    await asyncio.gather(*(store.executions.get(user, execution.id) for _ in range(40)))
+    if store.database._running:
+        await asyncio.wait(store.database._running)
+    assert store.database.engine.pool.checkedout() == 0
+    assert sum(r.state is ResultState.PROCESSING for r in await store.results(user, execution.id)) == (
+        (await store.executions.get(user, execution.id)).execution.processing
+    )
+
+
+async def test_a_write_that_was_begun_is_finished_though_its_caller_left(store):
+    user = await store.user()
+    execution = await store.execution(user, 1)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def work(tx):
+        found = await rows.lock_execution(tx, execution.id)
+        begun.set()
+        await go_on.wait()
+        found.labels = {"done": "yes"}
+        await rows.save(tx, [found])
+
+    task = asyncio.create_task(store.database.write(work))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go_on.set()
+    await asyncio.wait(store.database._running)
+    assert (await store.executions.get(user, execution.id)).execution.labels == {"done": "yes"}
+
+
+async def test_errors_of_the_database_hold_no_values(store):
+    async with store.database.engine.connect() as connection:
+        with pytest.raises(Exception, match="no_such_table") as caught:
+            await connection.execute(text("select * from no_such_table where x = :secret"), {"secret": "hunter2"})
+    assert "hunter2" not in str(caught.value)
