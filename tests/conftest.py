@@ -124,7 +124,7 @@ def _wait_until_ready(running: PostgresServer, server: subprocess.Popen[bytes], 
             running.run("select 1")
         except psycopg.OperationalError:
             if server.poll() is not None or time.monotonic() > deadline:
-                print(log.read_text(), file=sys.stderr)  # noqa: T201  # what pytest shows with the failure
+                print(log.read_text(), file=sys.stderr)  # what pytest shows with the failure
                 pytest.fail("The private PostgreSQL did not start.", pytrace=False)
             time.sleep(0.05)
         else:

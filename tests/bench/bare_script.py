@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 from google import genai
 from google.genai import types
+
 from nanobatch_runtime.pictures import PictureLimits, work
 
 
@@ -25,7 +26,9 @@ async def main() -> None:
     parser.add_argument("--in-flight", type=int, default=10)
     arguments = parser.parse_args()
     async with httpx.AsyncClient(timeout=60) as http:
-        options = types.HttpOptions(base_url=arguments.url, api_version="v1beta", httpx_async_client=http, timeout=60_000)
+        options = types.HttpOptions(
+            base_url=arguments.url, api_version="v1beta", httpx_async_client=http, timeout=60_000
+        )
         client = genai.Client(api_key="bench-key", http_options=options)
         config = types.GenerateContentConfig(response_modalities=["TEXT", "IMAGE"])
         slots = asyncio.Semaphore(arguments.in_flight)

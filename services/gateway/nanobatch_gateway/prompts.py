@@ -20,7 +20,7 @@ _BYTE_ORDER_MARK = "\ufeff"
 def split_prompts(text: str) -> list[str]:
     """Return the prompts of a text, none of them empty; an empty list where there is nothing visible."""
     text = text.removeprefix(_BYTE_ORDER_MARK)
-    if _LITERAL_BLANK_LINE.search(text):
+    if not _LINE_BREAK.search(text) and _LITERAL_BLANK_LINE.search(text):
         text = text.replace("\\n", "\n")
     prompts: list[str] = []
     paragraph: list[str] = []

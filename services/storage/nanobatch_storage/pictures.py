@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from nanobatch_runtime.errors import InvalidArgumentError
 from nanobatch_runtime.ids import is_id
@@ -27,9 +28,10 @@ async def write_picture(blobs: Blobs, image: Image, chunks: AsyncIterator[bytes]
 
 
 async def put_upload(images: Images, blobs: Blobs, image: Image, chunks: AsyncIterator[bytes]) -> Image:
-    """Store an upload and return its row. A repeat with the same bytes is answered as the first time.
+    """Store an upload and return its row; where its bytes lie is decided here.
 
-    Raises BadPictureError, ImageExistsError, UserNotFoundError.
+    A repeat with the same bytes is answered as the first time. Raises InvalidArgumentError (ids), BadPictureError,
+    ImageExistsError, UserNotFoundError.
     """
     if not is_id(image.id) or not is_id(image.user_id):  # both become part of a path
         raise InvalidArgumentError("Ids of pictures and users are UUIDs in lower case.")
@@ -38,8 +40,9 @@ async def put_upload(images: Images, blobs: Blobs, image: Image, chunks: AsyncIt
         if known[0].sha256 != image.sha256:
             raise ImageExistsError
         return known[0]
-    await write_picture(blobs, image, chunks)
-    return await images.add(image)
+    placed = replace(image, blob_path=blob_path(image.user_id, image.id, image.mime_type))
+    await write_picture(blobs, placed, chunks)
+    return await images.add(placed)
 
 
 async def open_picture(images: Images, blobs: Blobs, actor: Actor, image_id: str) -> tuple[Image, AsyncIterator[bytes]]:

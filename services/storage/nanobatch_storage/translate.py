@@ -1,12 +1,12 @@
-"""Executions, images and accounts: protobuf to domain and back. Lease messages: ``translate_leases``."""
+"""Executions and keys: protobuf to domain and back. Beside it: ``translate_images``, ``translate_leases``."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from google.protobuf import timestamp_pb2
 
-from nanobatch.gateway.v1 import execution_pb2, image_pb2
+from nanobatch.gateway.v1 import execution_pb2
 from nanobatch.gateway.v1.execution_service_pb2 import WatchExecutionResponse
 from nanobatch.storage.v1 import common_pb2, execution_service_pb2
 from nanobatch_runtime.errors import FieldViolation, InvalidArgumentError
@@ -14,8 +14,6 @@ from nanobatch_storage.domain import (
     Actor,
     EncryptedKey,
     Execution,
-    Image,
-    ImageKind,
     NewCredential,
     NewExecution,
     NewPrompt,
@@ -26,11 +24,9 @@ from nanobatch_storage.domain import (
     UnknownPolicy,
     Waiting,
 )
-from nanobatch_storage.pictures import blob_path
 from nanobatch_storage.views import Change, ResultView, Retry, WaitingNotice
 
 _MILLISECOND = timedelta(milliseconds=1)
-_NOT_YET = datetime.fromtimestamp(0, UTC)
 
 
 def actor_from_proto(message: common_pb2.Actor) -> Actor:
@@ -266,44 +262,6 @@ def change_to_proto(change: Change) -> WatchExecutionResponse:
             message.progress.SetInParent()
             if waiting is not None:
                 message.progress.waiting.CopyFrom(waiting_to_proto(waiting))
-    return message
-
-
-def image_from_proto(message: image_pb2.Image, actor: Actor) -> Image:
-    """Return the upload that a message announces; storage sets the times. Raises InvalidArgumentError."""
-    kind = image_pb2.ImageKind.Name(message.kind).removeprefix("IMAGE_KIND_")
-    if kind not in ImageKind.__members__:
-        raise InvalidArgumentError("An image needs a kind.", violations=[FieldViolation("image.kind", "Unknown kind.")])
-    return Image(
-        id=message.id,
-        user_id=actor.user_id,
-        kind=ImageKind[kind],
-        mime_type=message.mime_type,
-        width=message.width,
-        height=message.height,
-        size_bytes=message.size_bytes,
-        sha256=message.sha256,
-        blob_path=blob_path(actor.user_id, message.id, message.mime_type),
-        execution_id=None,
-        create_time=_NOT_YET,
-        expire_time=None,
-    )
-
-
-def image_to_proto(image: Image) -> image_pb2.Image:
-    """Return the wire form."""
-    message = image_pb2.Image(
-        id=image.id,
-        kind=image_pb2.ImageKind.Value(f"IMAGE_KIND_{image.kind}"),
-        mime_type=image.mime_type,
-        width=image.width,
-        height=image.height,
-        size_bytes=image.size_bytes,
-        sha256=image.sha256,
-    )
-    _set_time(message.create_time, image.create_time)
-    if image.expire_time is not None:
-        _set_time(message.expire_time, image.expire_time)
     return message
 
 

@@ -6,9 +6,11 @@ import asyncio
 import random
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert
+from sqlalchemy.exc import IntegrityError
 
 from nanobatch_storage.adapters import rows
+from nanobatch_storage.adapters.tables import secrets
 from nanobatch_storage.domain import ResultState
 
 
@@ -34,7 +36,7 @@ async def test_callers_that_leave_leave_no_connection_behind(store):
     await asyncio.gather(*(store.executions.get(user, execution.id) for _ in range(40)))
     if store.database._running:
         await asyncio.wait(store.database._running)
-    assert store.database.engine.pool.checkedout() == 0
+    assert store.database._engine._engine.pool.checkedout() == 0
     assert sum(r.state is ResultState.PROCESSING for r in await store.results(user, execution.id)) == (
         (await store.executions.get(user, execution.id)).execution.processing
     )
@@ -63,7 +65,12 @@ async def test_a_write_that_was_begun_is_finished_though_its_caller_left(store):
 
 
 async def test_errors_of_the_database_hold_no_values(store):
-    async with store.database.engine.connect() as connection:
-        with pytest.raises(Exception, match="no_such_table") as caught:
-            await connection.execute(text("select * from no_such_table where x = :secret"), {"secret": "hunter2"})
+    """They go to the log, and values are prompts and keys' records."""
+
+    async def work(tx):
+        for _ in range(2):
+            await tx.connection.execute(insert(secrets), {"name": "x", "record": {"encrypted": "hunter2"}})
+
+    with pytest.raises(IntegrityError) as caught:
+        await store.database.write(work)
     assert "hunter2" not in str(caught.value)

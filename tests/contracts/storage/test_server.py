@@ -285,7 +285,7 @@ def test_settings_come_from_the_environment_with_the_documented_defaults(monkeyp
     monkeypatch.setenv("NANOBATCH_DATA_DIR", str(tmp_path))
     config = load(StorageSettings)
     assert config.listen == "127.0.0.1:50053"
-    assert config.database_url == f"sqlite+aiosqlite:///{tmp_path}/nanobatch.db"
+    assert config.database_url == f"sqlite:///{tmp_path}/nanobatch.db"
     assert config.blob_url == (tmp_path / "pictures").as_uri()
     assert (config.lease_seconds, config.credential_window, config.log_level) == (30, 10, "info")
     monkeypatch.setenv("NANOBATCH_DATABASE_URL", "postgresql+psycopg://user:secret@db/nanobatch")

@@ -93,8 +93,8 @@ async def test_orientation_is_applied(world) -> None:
 
 
 async def test_eleven_mebibytes_are_refused_precisely(world, refused) -> None:
-    for chunk in (MIB, 256 * 1024, 256 * 1024, 100_000):
-        error = await refused_upload(world, refused, upload(bytes(11 * MIB), chunk=chunk))
+    for size, chunk in ((11 * MIB, MIB), (11 * MIB, 256 * 1024), (24 * MIB, 256 * 1024), (24 * MIB, 64 * 1024)):
+        error = await refused_upload(world, refused, upload(bytes(size), chunk=chunk))
         assert error.fields == [("chunk", "TOO_LONG")]
         assert "10 MiB" in error.message
 

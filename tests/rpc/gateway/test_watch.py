@@ -11,10 +11,12 @@ import grpc
 import pytest
 
 from nanobatch.gateway.v1 import execution_service_pb2 as pb
+from nanobatch_gateway.adapters.progress_grpc import GeneratorPresence
 from nanobatch_gateway.watch import WatchLimits
 from nanobatch_runtime.errors import NanobatchError, UnavailableError
 from nanobatch_runtime.ids import new_id
 from nanobatch_runtime.lifecycle import cancel
+from nanobatch_runtime.rpc.channel import open_channel
 from nanobatch_runtime.testing import eventually
 
 QUICK = WatchLimits(
@@ -175,6 +177,27 @@ async def test_a_generator_that_is_connected_but_refuses_is_not_hammered(world, 
     await world.storage.journals[execution_id].end()
     await ended(watcher)
     assert watcher.revisions == [1, 2, 3]
+
+
+async def test_the_gateway_is_told_when_a_generator_comes_and_goes(idle_world) -> None:
+    async def there() -> bool:
+        try:
+            async with asyncio.timeout(0.05):
+                await presence.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def away() -> bool:
+        return not await there()
+
+    async with open_channel(idle_world.generator.address) as channel, GeneratorPresence(channel).watching() as presence:
+        assert await away()
+        for _ in range(2):
+            await idle_world.generator.start()
+            await eventually(there)
+            await idle_world.generator.stop()
+            await eventually(away, within=3)
 
 
 async def test_a_surprise_in_the_generator_is_unseen_by_the_client(world, watching) -> None:

@@ -69,7 +69,7 @@ def main() -> None:
     # Ctrl-C goes to the whole terminal; whether and when we end is the parent's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent, memory, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    pass
+    _die_with(parent)
     _limit_memory(memory)
     # The pipe is ours alone: what a library prints must not pass for an answer.
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")

@@ -24,12 +24,10 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Turns a :class:`NanobatchError` into its status, and anything unforeseen into INTERNAL with an incident id."""
 
     async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
+        self, continuation: Any, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
         """Wrap the handler of the called method, whichever of the four kinds it is."""
-        handler = await continuation(handler_call_details)
+        handler: Handler | None = await continuation(handler_call_details)
         if handler is None:  # unknown method: grpc answers UNIMPLEMENTED
             return handler
         method = str(handler_call_details.method)
@@ -44,12 +42,12 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                 if handler.request_streaming
                 else grpc.unary_stream_rpc_method_handler
             )
-            return make(_streaming(inner, method), **codec)  # type: ignore[arg-type]  # grpc's stubs know sync handlers only
+            return make(_streaming(inner, method), **codec)
         inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
         make_unary = (
             grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
         )
-        return make_unary(_unary(inner, method), **codec)  # type: ignore[arg-type]  # as above
+        return make_unary(_unary(inner, method), **codec)
 
 
 def _unary(inner: Any, method: str) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -58,7 +59,8 @@ def from_rpc_error(error: grpc.RpcError) -> RemoteError:
 
 
 def _details(error: grpc.RpcError) -> status_pb2.Status | None:
-    for key, value in error.trailing_metadata() or ():
+    trailers: Any = error.trailing_metadata() or ()  # pairs; grpc's stubs are not sure
+    for key, value in trailers:
         if key == _DETAILS_KEY:
             return status_pb2.Status.FromString(value)
     return None

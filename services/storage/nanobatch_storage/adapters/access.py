@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from sqlalchemy import ColumnElement, Select, Table, false, select, true
+from sqlalchemy import ColumnElement, Table, bindparam, false, select, true
 
 from nanobatch_runtime.ids import is_id
 from nanobatch_storage.adapters import rows
@@ -25,30 +23,39 @@ def owned(table: Table, actor: Actor) -> ColumnElement[bool]:
     return table.c.user_id == actor.user_id if is_id(actor.user_id) else false()
 
 
-_BUCKET = [column.label(f"bucket_{column.name}") for column in buckets.columns]
-
-
-def _views() -> Select[Any]:
-    joined = executions.join(buckets, buckets.c.id == executions.c.bucket_id)
-    joined = joined.outerjoin(credentials, credentials.c.id == executions.c.credential_id)
-    has_key = credentials.c.record.is_not(None).label("has_key")
-    own = [column.label(f"own_{column.name}") for column in executions.columns]
-    return select(*own, *_BUCKET, has_key).select_from(joined)
+# Built once: every step of every watcher asks this, and building it costs as much as asking.
+_VIEW = (
+    select(*executions.columns, *buckets.columns, credentials.c.record.is_not(None))
+    .select_from(
+        executions.join(buckets, buckets.c.id == executions.c.bucket_id).outerjoin(
+            credentials, credentials.c.id == executions.c.credential_id
+        )
+    )
+    .where(executions.c.id == bindparam("wanted"))
+)
+_OWN_VIEW = _VIEW.where(executions.c.user_id == bindparam("owner"))
+_EXECUTION_NAMES = [column.name for column in executions.columns]
+_BUCKET_NAMES = [column.name for column in buckets.columns]
 
 
 async def find_execution(tx: Transaction, actor: Actor, execution_id: str) -> ExecutionView:
     """Return an execution without locking it. Raises ExecutionNotFoundError."""
-    if not is_id(execution_id):
+    if not is_id(execution_id) or not (actor.admin or is_id(actor.user_id)):
         raise ExecutionNotFoundError
-    statement = _views().where(executions.c.id == execution_id, visible(executions, actor))
-    row = (await tx.connection.execute(statement)).one_or_none()
+    wanted = {"wanted": execution_id}
+    if actor.admin:
+        found = await tx.connection.execute(_VIEW, wanted)
+    else:
+        found = await tx.connection.execute(_OWN_VIEW, {**wanted, "owner": actor.user_id})
+    row = found.one_or_none()
     if row is None:
         raise ExecutionNotFoundError
-    values = row._mapping  # noqa: SLF001  # SQLAlchemy's documented mapping view
+    *values, has_key = row
+    width = len(_EXECUTION_NAMES)
     return ExecutionView(
-        execution=rows.execution_from({column.name: values[f"own_{column.name}"] for column in executions.columns}),
-        bucket=rows.bucket_from({column.name: values[f"bucket_{column.name}"] for column in buckets.columns}),
-        has_key=bool(values["has_key"]),
+        execution=rows.execution_from(dict(zip(_EXECUTION_NAMES, values[:width], strict=True))),
+        bucket=rows.bucket_from(dict(zip(_BUCKET_NAMES, values[width:], strict=True))),
+        has_key=bool(has_key),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import Integer, bindparam, select
 
 from nanobatch_storage.adapters import rows
 from nanobatch_storage.adapters.access import find_execution
@@ -13,6 +13,17 @@ from nanobatch_storage.views import Changes
 
 PAGE = 200
 """Results read at once: a slow watcher holds no more than that."""
+
+_CHANGED = (
+    select(results)
+    .where(
+        results.c.execution_id == bindparam("execution"),
+        results.c.revision > bindparam("after"),
+        results.c.revision <= bindparam("upto"),
+    )
+    .order_by(results.c.revision)
+    .limit(bindparam("page", type_=Integer))
+)
 
 
 class SqlChangeLog:
@@ -32,15 +43,8 @@ class SqlChangeLog:
             head = view.execution.revision
             if head <= revision:
                 return Changes(view, upto=head, waiting=view.cooling(tx.now))
-            statement = (
-                select(results)
-                .where(
-                    results.c.execution_id == execution_id, results.c.revision > revision, results.c.revision <= head
-                )
-                .order_by(results.c.revision)
-                .limit(self._page)
-            )
-            found = [rows.result_from(row) for row in await tx.connection.execute(statement)]
+            window = {"execution": execution_id, "after": revision, "upto": head, "page": self._page}
+            found = [rows.result_from(row) for row in await tx.connection.execute(_CHANGED, window)]
             return Changes(
                 view,
                 results=[view.show(result, tx.now) for result in found],

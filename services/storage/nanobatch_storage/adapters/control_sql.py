@@ -130,8 +130,7 @@ async def _cancel_results(tx: Transaction, execution: Execution) -> None:
 
 async def _out(tx: Transaction, execution: Execution) -> tuple[int, int]:
     """Return how many calls are out, and their worst case in micros."""
-    statement = select(func.count(), func.coalesce(func.sum(attempts.c.reserved_micros), 0)).where(
-        attempts.c.execution_id == execution.id, attempts.c.charged.is_(None)
-    )
-    count, micros = (await tx.connection.execute(statement)).one()
-    return int(count), int(micros)
+    calls, worst = func.count().label("calls"), func.coalesce(func.sum(attempts.c.reserved_micros), 0).label("worst")
+    statement = select(calls, worst).where(attempts.c.execution_id == execution.id, attempts.c.charged.is_(None))
+    row = (await tx.connection.execute(statement)).one()
+    return int(row.calls), int(row.worst)

@@ -23,6 +23,7 @@ class PostgresEngine:
             max_overflow=10,
             pool_timeout=10,
             pool_pre_ping=True,
+            hide_parameters=True,  # prompts and keys' records do not belong in an error's text, which is logged
             connect_args={"connect_timeout": 5, "options": _LIMITS},
         )
 

@@ -49,7 +49,11 @@ class SqliteEngine:
 
     def __init__(self, url: URL) -> None:
         """``url`` names a file."""
-        self._engine = create_engine(url.set(drivername="sqlite"), connect_args={"check_same_thread": False})
+        self._engine = create_engine(
+            url.set(drivername="sqlite"),
+            connect_args={"check_same_thread": False},
+            hide_parameters=True,  # prompts and keys' records do not belong in an error's text, which is logged
+        )
         self._writer = asyncio.Lock()  # first come, first served
 
         @event.listens_for(self._engine, "connect")

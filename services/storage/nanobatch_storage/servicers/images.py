@@ -12,7 +12,8 @@ from nanobatch.storage.v1 import image_service_pb2_grpc
 from nanobatch_runtime.errors import FieldViolation, InvalidArgumentError
 from nanobatch_storage import pictures
 from nanobatch_storage.ports import Blobs, Images
-from nanobatch_storage.translate import actor_from_proto, image_from_proto, image_to_proto
+from nanobatch_storage.translate import actor_from_proto
+from nanobatch_storage.translate_images import image_from_proto, image_to_proto
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

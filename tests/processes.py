@@ -1,4 +1,4 @@
-"""Real processes for benchmarks: the fake upstream and the product, ended by pid, with what they used."""
+"""Real processes for system tests and benchmarks: the fake upstream and the product, ended by pid, with what they used."""
 
 import json
 import os
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
+NANOBATCH = Path(sys.executable).parent / "nanobatch"
 
 
 @dataclass
@@ -76,26 +77,39 @@ class Product:
 
 
 @contextmanager
-def product(folder: Path, *, upstream_url: str = "", environment: dict[str, str] | None = None) -> Iterator[Product]:
-    """Run ``nanobatch up`` on a free port with a data folder of its own."""
-    data = folder / f"data-{time.monotonic_ns()}"
+def product(
+    folder: Path, *, upstream_url: str = "", environment: dict[str, str] | None = None, data: Path | None = None
+) -> Iterator[Product]:
+    """Run ``nanobatch up`` on a free port, with a data folder of its own unless one is given."""
+    data = data or folder / f"data-{time.monotonic_ns()}"
     port = free_port()
     env = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
         "NANOBATCH_DATA_DIR": str(data),
         "NANOBATCH_GATEWAY_GRPC": f"127.0.0.1:{port}",
         "NANOBATCH_GEMINI_BASE_URL": upstream_url,
         **(environment or {}),
     }
     started = time.monotonic()
-    with (folder / "product.log").open("ab") as log:
-        command = [Path(sys.executable).parent / "nanobatch", "up"]
-        process = subprocess.Popen(command, env=env, stderr=log, stdout=log)
-    try:
+    with command(folder, "up", environment=env) as process:
         yield Product(f"127.0.0.1:{port}", psutil.Process(process.pid), data, process, started)
+
+
+@contextmanager
+def command(folder: Path, *words: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen]:
+    """Run ``nanobatch WORDS`` with an environment of nothing but what is given, until the context ends."""
+    with (folder / f"{'-'.join(words[:2])}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [NANOBATCH, *words], env=bare_environment(folder) | (environment or {}), stderr=log, stdout=log
+        )
+    try:
+        yield process
     finally:
         _end(process)
+
+
+def bare_environment(folder: Path) -> dict[str, str]:
+    """Return what a process needs of an environment, and nothing of ours."""
+    return {"PATH": os.environ["PATH"], "HOME": str(folder)}
 
 
 def free_port() -> int:
@@ -106,6 +120,8 @@ def free_port() -> int:
 
 
 def _end(process: subprocess.Popen) -> None:
+    if process.poll() is not None:
+        return
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(40)
