@@ -94,6 +94,63 @@ def product(
         yield Product(f"127.0.0.1:{port}", psutil.Process(process.pid), data, process, started)
 
 
+class Cluster:
+    """The services as processes of their own over TCP, started and killed in any order. Make it with :func:`cluster`."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.target, self.generator_target, self.storage_target = (f"127.0.0.1:{free_port()}" for _ in range(3))
+        self.running: list[subprocess.Popen] = []
+        self._environment = {
+            "ENCRYPTION_KEY": "ab" * 32,
+            "NANOBATCH_DATA_DIR": str(folder / "data"),
+            "NANOBATCH_GATEWAY_GRPC": self.target,
+            "NANOBATCH_GENERATOR_TARGET": self.generator_target,
+            "NANOBATCH_STORAGE_GRPC": self.storage_target,
+            "NANOBATCH_STORAGE_TARGET": self.storage_target,
+            **environment,
+        }
+
+    def storage(self) -> subprocess.Popen:
+        """Start storage."""
+        return self._start("storage", "storage", {})
+
+    def gateway(self) -> subprocess.Popen:
+        """Start the gateway."""
+        return self._start("gateway", "gateway", {})
+
+    def generator(self, name: str, upstream_url: str = "", *, at: str = "127.0.0.1:0") -> subprocess.Popen:
+        """Start a generator with a spool of its own; the gateway streams from the one at ``generator_target``."""
+        own = {"NANOBATCH_GENERATOR_GRPC": at, "NANOBATCH_DATA_DIR": str(self.folder / name)}
+        return self._start("generator", name, own | {"NANOBATCH_GEMINI_BASE_URL": upstream_url})
+
+    def log(self, name: str) -> str:
+        """Return what the service of that name has said so far."""
+        return (self.folder / f"{name}.log").read_text()
+
+    def _start(self, service: str, name: str, own: dict[str, str]) -> subprocess.Popen:
+        environment = bare_environment(self.folder) | self._environment | own
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen([NANOBATCH, "serve", service], env=environment, stderr=log, stdout=log)
+        self.running.append(process)
+        return process
+
+
+@contextmanager
+def cluster(folder: Path, **environment: str) -> Iterator[Cluster]:
+    """Make an empty cluster whose processes have ended with the context; the database is SQLite unless one is given."""
+    made = Cluster(folder, environment)
+    try:
+        yield made
+    finally:
+        for process in made.running:  # all at once: each of them may take its grace
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.send_signal(signal.SIGTERM)
+        for process in made.running:
+            _end(process)
+
+
 @contextmanager
 def command(folder: Path, *words: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen]:
     """Run ``nanobatch WORDS`` with an environment of nothing but what is given, until the context ends."""

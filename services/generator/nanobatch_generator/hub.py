@@ -77,6 +77,7 @@ class Hub:
         self._light: dict[str, tuple[int, object]] = {}
         self._tick = 0
         self._waiting: Waiting | None = None
+        self._newcomers = False
         self._failure: tuple[type[NanobatchError], str] | None = None
         self._watchers: set[_Watcher] = set()
 
@@ -92,6 +93,7 @@ class Hub:
         """
         watcher = _Watcher(after_revision, self._tick)
         self._watchers.add(watcher)
+        self._newcomers = True  # who resumes at the newest row has not heard why nothing moves
         try:
             while True:
                 watcher.wake.clear()
@@ -163,8 +165,9 @@ class Hub:
                 continue
             self._light[item.result_id] = (self._tick, self._messages.progress(item, self._stats))
         waiting = self._reason_to_wait(now) if idle and not self._processing else None
-        if waiting != self._waiting:
+        if waiting != self._waiting or (waiting is not None and self._newcomers):
             self._waiting = waiting
+            self._newcomers = False
             message = self._messages.progress(Estimate("", waiting=waiting), self._stats)
             self._light[""] = (self._tick, message)
         elif not running:

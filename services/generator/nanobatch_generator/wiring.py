@@ -23,7 +23,6 @@ from nanobatch_generator.latency import Latencies
 from nanobatch_generator.pictures import CheckedPictures
 from nanobatch_generator.ports import Pictures, Provider
 from nanobatch_generator.progress import Progress
-from nanobatch_generator.providers.gemini import DEFAULT_BASE_URL
 from nanobatch_generator.providers.registry import open_providers
 from nanobatch_generator.render import Render
 from nanobatch_generator.running import InFlight
@@ -92,7 +91,7 @@ async def open_app(
         if providers is None:
             providers = await stack.enter_async_context(
                 open_providers(
-                    gemini_base_url=settings.gemini_base_url or DEFAULT_BASE_URL,
+                    gemini_base_url=settings.gemini_base_url,
                     sandbox_delay=timedelta(seconds=settings.sandbox_delay),
                 )
             )

@@ -83,7 +83,7 @@ class Worker:
         deadline = time.monotonic() + grace.total_seconds()
         unstarted = [work for work in self._in_flight if work.phase is Phase.PREPARING]
         await _aborted(unstarted)
-        await self._release([work.lease.ref for work in unstarted])
+        pass
         await _wait(self._in_flight, deadline - time.monotonic())
         late = list(self._in_flight)
         await _aborted(late)

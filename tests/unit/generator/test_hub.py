@@ -176,14 +176,17 @@ async def test_no_guess_follows_a_final_row_and_none_is_replayed(parts):
         assert (await anext(watch)).row_id == "other"
 
 
-async def test_why_it_waits_is_said_once_and_taken_back(parts):
+async def test_why_it_waits_is_said_once_to_each_and_taken_back(parts):
     hub, changes, _ = parts
     wait = Waiting(1, NOW + timedelta(seconds=30))
     changes.step("row", waiting=wait)
     await eventually(lambda: hub._revision == 1)
-    async with aclosing(hub.watch(1)) as watch:
-        for _ in range(3):
-            hub.estimate([], NOW, idle=True)
-        assert (await anext(watch)).waiting == wait
+    async with aclosing(hub.watch(1)) as first, aclosing(hub.watch(1)) as second:
+        for watch in (first, second):
+            heard = asyncio.create_task(anext(watch))
+            await eventually(lambda: hub._newcomers)
+            for _ in range(3):
+                hub.estimate([], NOW, idle=True)
+            assert (await asyncio.wait_for(heard, 5)).waiting == wait
         hub.estimate([], NOW + timedelta(seconds=31), idle=True)
-        assert (await anext(watch)).waiting is None
+        assert (await asyncio.wait_for(anext(second), 5)).waiting is None

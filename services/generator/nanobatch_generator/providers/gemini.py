@@ -79,13 +79,16 @@ class GeminiProvider:
     async def check_key(self, model: str, key: str) -> KeyCheck:
         """See :class:`nanobatch_generator.ports.Provider`. Costs nothing.
 
-        It asks for the model by its name, not for the list: one small answer tells both things, needs no paging, knows
-        aliases, and finds models that Google serves without listing them.
+        It reads the model list; a model that is not on it is asked for by name as well, because Google serves aliases
+        and models that it does not list. An empty list tells nothing of the model.
         """
         try:
             _refuse_impossible_key(key)
             async with asyncio.timeout(_CHECK_LIMIT.total_seconds()):
-                found = await self._client.aio.models.get(
+                listed = await self._list_models(key)
+                if not listed or model.removeprefix("models/") in listed:
+                    return KeyCheck(valid=True, model_available=True)
+                await self._client.aio.models.get(
                     model=model, config=types.GetModelConfig(http_options=_http_options(key, _CHECK_LIMIT))
                 )
         except TimeoutError:
@@ -98,12 +101,13 @@ class GeminiProvider:
             raise _cannot_tell(network_failure(error, key)) from None
         except ValueError:  # junk in a 200, or an error page that is no text
             raise _unreadable_error_page() from None
-        actions = found.supported_actions
-        if actions and "generateContent" not in actions:
-            return KeyCheck(
-                valid=True, model_available=False, message=f"Gemini's {model} makes no pictures on request."
-            )
         return KeyCheck(valid=True, model_available=True)
+
+    async def _list_models(self, key: str) -> set[str]:
+        """Return the ids of the models that the provider lists for the key."""
+        config = types.ListModelsConfig(page_size=1000, http_options=_http_options(key, _CHECK_LIMIT))
+        pages = await self._client.aio.models.list(config=config)
+        return {model.name.removeprefix("models/") async for model in pages if model.name}
 
     async def warm_up(self) -> None:
         """Build what the SDK builds lazily at its first call (60 ms), in a thread, with a canned answer."""

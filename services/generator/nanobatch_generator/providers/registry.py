@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from nanobatch_generator.ports import Provider
-from nanobatch_generator.providers.gemini import DEFAULT_BASE_URL, GeminiProvider
+from nanobatch_generator.providers.loading import loading
 from nanobatch_generator.providers.sandbox import DEFAULT_DELAY, SandboxProvider
 from nanobatch_runtime.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from nanobatch_generator.providers.gemini import GeminiProvider
 
 
 class ProviderNotFoundError(NotFoundError):
@@ -28,12 +34,18 @@ def provider_named(providers: Mapping[str, Provider], name: str) -> Provider:
 
 @asynccontextmanager
 async def open_providers(
-    *, gemini_base_url: str = DEFAULT_BASE_URL, sandbox_delay: timedelta = DEFAULT_DELAY
+    *, gemini_base_url: str = "", sandbox_delay: timedelta = DEFAULT_DELAY
 ) -> AsyncGenerator[Mapping[str, Provider]]:
-    """Build all providers once, by the names of the catalogue; warm; closed at the end. Keys come with the calls."""
-    gemini = GeminiProvider(gemini_base_url)
-    try:
+    """Build all providers once, by the names of the catalogue; closed at the end. Keys come with the calls.
+
+    ``gemini_base_url``: empty for Google's own address. Gemini loads in the background: nothing here waits for it.
+    """
+
+    async def load_gemini() -> GeminiProvider:
+        module = await asyncio.to_thread(importlib.import_module, "nanobatch_generator.providers.gemini")
+        gemini: GeminiProvider = module.GeminiProvider(gemini_base_url or module.DEFAULT_BASE_URL)
         await gemini.warm_up()
+        return gemini
+
+    async with loading(load_gemini, lambda gemini: gemini.aclose()) as gemini:
         yield {"gemini": gemini, "sandbox": SandboxProvider(sandbox_delay)}
-    finally:
-        await gemini.aclose()

@@ -50,8 +50,8 @@ async def find_execution(tx: Transaction, actor: Actor, execution_id: str) -> Ex
     row = found.one_or_none()
     if row is None:
         raise ExecutionNotFoundError
-    *values, has_key = row
-    width = len(_EXECUTION_NAMES)
+    values, width = list(row), len(_EXECUTION_NAMES)
+    has_key = values.pop()
     return ExecutionView(
         execution=rows.execution_from(dict(zip(_EXECUTION_NAMES, values[:width], strict=True))),
         bucket=rows.bucket_from(dict(zip(_BUCKET_NAMES, values[width:], strict=True))),
