@@ -102,7 +102,7 @@ class Cluster:
         self.target, self.generator_target, self.storage_target = (f"127.0.0.1:{free_port()}" for _ in range(3))
         self.running: list[subprocess.Popen] = []
         self._environment = {
-            "ENCRYPTION_KEY": "ab" * 32,
+            "ENCRYPTION_KEY": os.urandom(32).hex(),
             "NANOBATCH_DATA_DIR": str(folder / "data"),
             "NANOBATCH_GATEWAY_GRPC": self.target,
             "NANOBATCH_GENERATOR_TARGET": self.generator_target,

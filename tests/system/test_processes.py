@@ -78,7 +78,7 @@ async def test_services_come_up_in_any_order_two_generators_share_the_work_and_a
     await eventually(lambda: serving(services.target))
 
     execution = await client.create_execution([f"boat {n}" for n in range(60)], model=MODEL, api_key=KEY)
-    await eventually(lambda: first.calls and second.calls, within=30)
+    await eventually(lambda: min(len(first.calls), len(second.calls)) >= 8, within=30)
     started = time.monotonic()
     one.terminate()
     assert await asyncio.to_thread(one.wait, 20) == 0
@@ -87,7 +87,6 @@ async def test_services_come_up_in_any_order_two_generators_share_the_work_and_a
     await client.__aexit__(None, None, None)
 
     assert (done.state, done.stats.completed) == (ExecutionState.COMPLETED, 60)
-    assert min(len(first.calls), len(second.calls)) >= 5
     assert len(first.calls) + len(second.calls) == 60  # nothing twice, and none extra on a graceful stop
     assert (first.prompts() + second.prompts()).most_common(1)[0][1] == 1
     assert database.rows("select charged, count(*) from attempts group by 1") == [("YES", 60)]

@@ -27,7 +27,7 @@ from nanobatch_gateway.domain import (
 )
 from nanobatch_gateway.ports import Changes, Presence
 from nanobatch_runtime.backoff import full_jitter
-from nanobatch_runtime.errors import NanobatchError
+from nanobatch_runtime.errors import Kind, NanobatchError
 from nanobatch_runtime.lifecycle import cancel
 
 _log = structlog.get_logger("nanobatch.gateway")
@@ -82,7 +82,9 @@ class WatchExecution:
         except ReaderTooSlowError as error:
             raise WatcherTooSlowError(error.message, metadata=follower.position) from None
         except NanobatchError as error:
-            error.metadata = {**error.metadata, **follower.position}
+            # From a revision that was never given out nobody can resume: that answer names the highest one itself.
+            if error.kind is not Kind.OUT_OF_RANGE or "revision" not in error.metadata:
+                error.metadata = {**error.metadata, **follower.position}
             raise
         finally:
             await cancel(drained)

@@ -83,7 +83,7 @@ class Worker:
         deadline = time.monotonic() + grace.total_seconds()
         unstarted = [work for work in self._in_flight if work.phase is Phase.PREPARING]
         await _aborted(unstarted)
-        pass
+        await self._release([work.lease.ref for work in unstarted])
         await _wait(self._in_flight, deadline - time.monotonic())
         late = list(self._in_flight)
         await _aborted(late)

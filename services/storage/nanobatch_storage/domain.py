@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from nanobatch_runtime.errors import (
     AbortedError,
@@ -233,6 +234,8 @@ class Execution:
     create_time: datetime
     start_time: datetime | None
     end_time: datetime | None
+    stored: dict[str, Any] | None = field(default=None, compare=False, repr=False)
+    """The row as it was read: what has not changed is not written back."""
 
     @property
     def is_final(self) -> bool:
@@ -343,6 +346,8 @@ class Result:
     processing_ms: int | None
     cost_micros: int
     uncertain_micros: int
+    stored: dict[str, Any] | None = field(default=None, compare=False, repr=False)
+    """The row as it was read: what has not changed is not written back."""
 
     def drop_lease(self) -> None:
         """Forget the lease: nobody may write under it any more."""
@@ -381,6 +386,8 @@ class Attempt:
     provider_response_id: str = ""
     error_code: str = ""
     processing_ms: int | None = None
+    stored: dict[str, Any] | None = field(default=None, compare=False, repr=False)
+    """The row as it was read: what has not changed is not written back."""
 
 
 @dataclass(slots=True)
@@ -398,6 +405,8 @@ class Bucket:
     rate_limits: int
     overloads: int
     cut_at: datetime | None
+    stored: dict[str, Any] | None = field(default=None, compare=False, repr=False)
+    """The row as it was read: what has not changed is not written back."""
 
     def needs_key_check(self, now: datetime) -> bool:
         """Whether the key must be checked before the next call: once per bucket and day."""

@@ -28,7 +28,7 @@ def lease_to_proto(lease: Lease) -> pb.Lease:
     parts = (settings.prompt_prefix, result.prompt_text, settings.prompt_suffix)
     message = pb.Lease(
         result_id=result.id,
-        lease_id=result.lease_id,
+        lease_id=result.lease_id or "",
         execution_id=execution.id,
         user_id=execution.user_id,
         batch_index=result.batch_index,

@@ -90,10 +90,18 @@ class SqlLedger:
 
         A look before the bytes are written; :meth:`complete` checks again.
         """
+        if not (is_id(lease.result_id) and is_id(lease.lease_id)):
+            raise LeaseLostError
         async with self._database.read() as tx:
-            execution, result, attempt = await _fenced(tx, lease, lock=False)
-            done = _already(result, attempt, attempt_id)
-            return Opening(result.user_id, execution.id, done)
+            names = {"result_id": lease.result_id, "lease_id": lease.lease_id}
+            row = (await tx.connection.execute(_LOOK, names)).one_or_none()
+        if row is None or row.attempt_id != attempt_id:
+            raise LeaseLostError
+        if row.charged is not None and row.outcome != "COMPLETED":
+            raise LeaseLostError
+        if row.charged is None and row.lease_id != lease.lease_id:
+            raise LeaseLostError
+        return Opening(row.user_id, row.execution_id, ResultState(row.state) if row.charged else None)
 
     async def complete(self, completion: Completion, pictures: Sequence[Image]) -> tuple[ResultState, str]:
         """Commit a picture under its fence; returns the result's state and its execution's id. Raises LeaseLostError."""
@@ -314,23 +322,36 @@ def give_back(execution: Execution, result: Result) -> None:
 
 _OWNER = select(results.c.execution_id).where(results.c.id == bindparam("result_id")).scalar_subquery()
 _EXECUTION = select(executions).where(executions.c.id == _OWNER)
-_RESULT = select(results).where(results.c.id == bindparam("result_id"))
 _ATTEMPT = select(attempts).where(
     attempts.c.lease_id == bindparam("lease_id"), attempts.c.result_id == bindparam("result_id")
 )
-_LOCKED_EXECUTION, _LOCKED_RESULT = rows.for_update(_EXECUTION), rows.for_update(_RESULT)
+_LOOK = (
+    select(
+        results.c.user_id,
+        results.c.execution_id,
+        results.c.lease_id,
+        results.c.state,
+        attempts.c.id.label("attempt_id"),
+        attempts.c.charged,
+        attempts.c.outcome,
+    )
+    .join(attempts, attempts.c.result_id == results.c.id)
+    .where(results.c.id == bindparam("result_id"), attempts.c.lease_id == bindparam("lease_id"))
+)
+_LOCKED_EXECUTION = rows.for_update(_EXECUTION)
+_LOCKED_RESULT = rows.for_update(select(results).where(results.c.id == bindparam("result_id")))
 _BUCKET = select(buckets).where(buckets.c.id == bindparam("bucket_id"))
 
 
-async def _fenced(tx: Transaction, lease: LeaseRef, *, lock: bool = True) -> tuple[Execution, Result, Attempt | None]:
+async def _fenced(tx: Transaction, lease: LeaseRef) -> tuple[Execution, Result, Attempt | None]:
     """Return execution, result and attempt of a lease that is still the current one, locked in that order."""
     if not (is_id(lease.result_id) and is_id(lease.lease_id)):
         raise LeaseLostError
     names = {"result_id": lease.result_id}
-    row = (await tx.connection.execute(_LOCKED_EXECUTION if lock else _EXECUTION, names)).one_or_none()
+    row = (await tx.connection.execute(_LOCKED_EXECUTION, names)).one_or_none()
     if row is None:
         raise LeaseLostError
-    result_row = (await tx.connection.execute(_LOCKED_RESULT if lock else _RESULT, names)).one_or_none()
+    result_row = (await tx.connection.execute(_LOCKED_RESULT, names)).one_or_none()
     if result_row is None:
         raise LeaseLostError
     attempt_row = (await tx.connection.execute(_ATTEMPT, {**names, "lease_id": lease.lease_id})).one_or_none()

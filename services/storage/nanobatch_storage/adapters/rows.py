@@ -45,7 +45,7 @@ def execution_from(row: Row[Any] | Mapping[str, Any]) -> Execution:
     values["state"] = ExecutionState(values["state"])
     values["pause_reason"] = PauseReason(values["pause_reason"]) if values["pause_reason"] else None
     values["settings"] = settings_from(values["settings"])
-    return Execution(**values)
+    return Execution(**values, stored=values)
 
 
 def result_from(row: Row[Any]) -> Result:
@@ -54,21 +54,21 @@ def result_from(row: Row[Any]) -> Result:
     values["state"] = ResultState(values["state"])
     values["error_charged"] = Charged(values["error_charged"]) if values["error_charged"] else None
     values["reference_image_ids"] = tuple(values["reference_image_ids"])
-    return Result(**values)
+    return Result(**values, stored=values)
 
 
 def attempt_from(row: Row[Any]) -> Attempt:
     """Return the attempt of a row of ``attempts``."""
     values = dict(row._mapping)  # noqa: SLF001  # as above
     values["charged"] = Charged(values["charged"]) if values["charged"] else None
-    return Attempt(**values)
+    return Attempt(**values, stored=values)
 
 
 def bucket_from(row: Row[Any] | Mapping[str, Any]) -> Bucket:
     """Return the bucket of a row of ``buckets``, or of its columns by name."""
     values = _values(row)
     values["cooldown_reason"] = WaitReason(values["cooldown_reason"]) if values["cooldown_reason"] else None
-    return Bucket(**values)
+    return Bucket(**values, stored=values)
 
 
 def settings_from(stored: dict[str, Any]) -> Settings:
@@ -82,19 +82,17 @@ def settings_from(stored: dict[str, Any]) -> Settings:
 
 def values_of(thing: Execution | Result | Attempt | Bucket) -> dict[str, Any]:
     """Return the column values of an object."""
-    values: dict[str, Any] = {}
-    for field in fields(thing):
-        value = getattr(thing, field.name)
-        if isinstance(value, Settings):
-            value = {
-                **{f.name: getattr(value, f.name) for f in fields(value)},
-                "output": {f.name: getattr(value.output, f.name) for f in fields(value.output)},
-                "reference_image_ids": list(value.reference_image_ids),
-            }
-        elif isinstance(value, tuple):
-            value = list(value)
-        values[field.name] = value
-    return values
+    return {name: _stored_form(getattr(thing, name)) for name in _columns(_table_of(thing))}
+
+
+def _stored_form(value: Any) -> Any:
+    if isinstance(value, Settings):
+        return {
+            **{f.name: getattr(value, f.name) for f in fields(value)},
+            "output": {f.name: getattr(value.output, f.name) for f in fields(value.output)},
+            "reference_image_ids": list(value.reference_image_ids),
+        }
+    return list(value) if isinstance(value, tuple) else value
 
 
 def key_to_record(key: EncryptedKey) -> dict[str, Any]:
@@ -156,15 +154,20 @@ async def open_attempts(tx: Transaction, result_ids: Iterable[str]) -> list[Atte
 
 
 async def save(tx: Transaction, things: Sequence[R]) -> None:
-    """Write objects of one kind back to their rows."""
-    if not things:
-        return
-    statement = _update_of(_table_of(things[0]))
-    rows = []
+    """Write what has changed in objects of one kind back to their rows; all of an object that was not read."""
+    batches: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for thing in things:
-        values = values_of(thing)
-        rows.append({"row_id": values.pop("id"), **values})
-    await tx.connection.execute(statement, rows if len(rows) > 1 else rows[0])
+        now = {name: getattr(thing, name) for name in _columns(_table_of(thing))}
+        before = thing.stored
+        changed = {name: value for name, value in now.items() if before is None or value != before[name]}
+        if not changed:
+            continue
+        thing.stored = now
+        values = {name: _stored_form(value) for name, value in changed.items()}
+        batches.setdefault(tuple(values), []).append({"row_id": thing.id, **values})
+    for names, batch in batches.items():
+        statement = _update_of(_table_of(things[0]), names)
+        await tx.connection.execute(statement, batch if len(batch) > 1 else batch[0])
 
 
 async def add(tx: Transaction, things: Sequence[R]) -> None:
@@ -174,8 +177,13 @@ async def add(tx: Transaction, things: Sequence[R]) -> None:
 
 
 @cache
-def _update_of(table: Table) -> Update:
-    return update(table).where(table.c.id == bindparam("row_id"))
+def _update_of(table: Table, names: tuple[str, ...]) -> Update:
+    return update(table).where(table.c.id == bindparam("row_id")).values({name: bindparam(name) for name in names})
+
+
+@cache
+def _columns(table: Table) -> tuple[str, ...]:
+    return tuple(column.name for column in table.columns)
 
 
 def _table_of(thing: Execution | Result | Attempt | Bucket) -> Table:
