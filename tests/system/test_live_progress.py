@@ -86,7 +86,6 @@ async def test_without_the_generators_stream_live_progress_stops_and_final_state
             await eventually(lambda: len(seen.live_times) >= 3 and len(seen.finals) >= 5 and first.calls, within=30)
             one.kill()
             await asyncio.to_thread(one.wait)
-            await asyncio.sleep(0)  # what was on its way is told
             already = len(seen.finals)
             await eventually(lambda: len(seen.finals) >= already + 5, within=20)
             live = len(seen.live_times)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 
@@ -168,9 +167,7 @@ def ledger_of(database: Database) -> dict[str, int]:
 
 
 def snapshot(database: Database) -> list[list[tuple]]:
-    return [
-        database.rows(f"select * from {table} order by id") for table in ("executions", "results", "attempts", "images")
-    ]
+    return [database.rows(f"table {table} order by id") for table in ("executions", "results", "attempts", "images")]
 
 
 async def health(target: str, service: str = "") -> int:

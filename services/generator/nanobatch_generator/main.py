@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 
 import structlog
@@ -38,6 +39,10 @@ def run(settings: GeneratorSettings) -> int:
     except Exception:  # noqa: BLE001  # the last resort of a process
         _log.exception("generator.failed")
         return 1
+    finally:
+        # A channel that is still in some cycle (a traceback is enough) hangs for ever in grpc.aio when the interpreter's
+        # own end collects it, because grpc's poller thread is frozen by then.
+        gc.collect()
     return 0
 
 

@@ -57,6 +57,10 @@ class LeaseSource(Protocol):
         """Write the attempt just before the call and return its id: the last door before money."""
         ...
 
+    async def end_call(self, ref: LeaseRef, attempt_id: str) -> None:
+        """Note that the call has ended while its picture is being finished: the next call may begin."""
+        ...
+
     async def fail(self, ref: LeaseRef, attempt_id: str, failure: Failure) -> str:
         """Close the attempt (empty: none was started) and return the result's state after it."""
         ...

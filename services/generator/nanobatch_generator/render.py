@@ -18,6 +18,7 @@ from nanobatch_generator.domain import (
     ImageGoneError,
     Lease,
     LeaseLostError,
+    LeaseRef,
     PictureRequest,
     ProviderError,
 )
@@ -27,7 +28,7 @@ from nanobatch_generator.latency import Latencies
 from nanobatch_generator.patience import patiently
 from nanobatch_generator.ports import LeaseSource, Provider
 from nanobatch_generator.running import Phase, Work
-from nanobatch_generator.spool import Spool, SpoolEntry, sha256_of
+from nanobatch_generator.spool import Spool, SpoolEntry
 from nanobatch_runtime.errors import NanobatchError, RemoteError
 from nanobatch_runtime.keyring import Identity, Keyring, SealBrokenError, UnknownKeyError
 
@@ -104,14 +105,20 @@ class Render:
             ref=lease.ref,
             attempt_id=work.attempt_id,
             lease_duration=lease.duration,
-            sha256=await asyncio.to_thread(sha256_of, done.data),
             usage=done.usage,
             response_id=done.response_id,
             processing_time=work.elapsed,
         )
-        await self._spool.write(entry, done.data)
+        await asyncio.gather(self._spool.write(entry, done.data), self._end_call(lease.ref, work.attempt_id))
         del done, request  # from here on the picture lies on disk: many of them may wait for a slow storage
         work.state = await self._finish.run(entry)
+
+    async def _end_call(self, ref: LeaseRef, attempt_id: str) -> None:
+        """Let the next call begin while this picture is finished. A matter of pace alone: a failure only costs time."""
+        try:
+            await self._leases.end_call(ref, attempt_id)
+        except NanobatchError as error:
+            _log.debug("call.end_untold", reason=error.reason, result=ref.result_id)
 
     def _provider(self, lease: Lease) -> Provider:
         provider = self._providers.get(lease.provider)

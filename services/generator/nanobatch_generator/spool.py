@@ -39,7 +39,6 @@ class SpoolEntry:
     ref: LeaseRef
     attempt_id: str
     lease_duration: timedelta
-    sha256: str
     usage: Usage
     response_id: str
     processing_time: timedelta
@@ -59,15 +58,15 @@ class SpoolEntry:
         """The JSON file that makes the entry valid."""
         return self.folder / f"{self.attempt_id}{_RECORD}"
 
-    def to_json(self) -> str:
-        """Return the record's content."""
+    def to_json(self, sha256: str) -> str:
+        """Return the record's content; ``sha256`` is the hash that the bytes are verified by."""
         return json.dumps(
             {
                 "result_id": self.ref.result_id,
                 "lease_id": self.ref.lease_id,
                 "attempt_id": self.attempt_id,
                 "lease_seconds": self.lease_duration.total_seconds(),
-                "sha256": self.sha256,
+                "sha256": sha256,
                 "usage": asdict(self.usage),
                 "response_id": self.response_id,
                 "processing_seconds": self.processing_time.total_seconds(),
@@ -83,7 +82,6 @@ class SpoolEntry:
             ref=LeaseRef(record["result_id"], record["lease_id"]),
             attempt_id=record["attempt_id"],
             lease_duration=timedelta(seconds=record["lease_seconds"]),
-            sha256=record["sha256"],
             usage=Usage(**record["usage"]),
             response_id=record["response_id"],
             processing_time=timedelta(seconds=record["processing_seconds"]),
@@ -107,7 +105,11 @@ class Spool:
             self._lock(self.folder)
 
     async def write(self, entry: SpoolEntry, data: bytes) -> None:
-        """Write bytes and record, both synced, before anything else is done with them. Raises OSError."""
+        """Write bytes and record before anything else is done with them. Raises OSError.
+
+        Not synced: this is for processes that die, and a file survives its process. After a power cut the hash tells
+        whether an entry is whole; where it is not, its call stays in the ledger as one that may have been charged.
+        """
         await asyncio.to_thread(self._write, entry, data)
 
     async def remove(self, entry: SpoolEntry) -> None:
@@ -141,13 +143,8 @@ class Spool:
 
     def _write(self, entry: SpoolEntry, data: bytes) -> None:
         try:
-            _write_synced(entry.master, data)
-            _write_synced(entry.record, entry.to_json().encode())
-            folder = os.open(entry.folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            _write(entry.master, data)
+            _write(entry.record, entry.to_json(sha256_of(data)).encode())
         except OSError:
             _remove(entry)
             raise
@@ -158,12 +155,10 @@ def sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes) -> None:
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(file, "wb") as out:
         out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
 
 
 def _remove(entry: SpoolEntry) -> None:
@@ -175,8 +170,9 @@ def _entries(folder: Path) -> Iterator[SpoolEntry]:
     whole = set()
     for record in sorted(folder.glob(f"*{_RECORD}")):
         try:
-            entry = SpoolEntry.from_json(folder, record.read_text())
-            intact = record == entry.record and sha256_of(entry.master.read_bytes()) == entry.sha256
+            text = record.read_text()
+            entry = SpoolEntry.from_json(folder, text)
+            intact = record == entry.record and sha256_of(entry.master.read_bytes()) == json.loads(text)["sha256"]
         except (OSError, ValueError, KeyError, TypeError):
             intact = False
         if intact:

@@ -223,6 +223,7 @@ class Execution:
     failed: int
     cancelled: int
     open_attempts: int
+    finishing: int
     cost_micros: int
     uncertain_micros: int
     reserved_micros: int
@@ -374,6 +375,8 @@ class Attempt:
     model: str
     reserved_micros: int
     start_time: datetime
+    answer_time: datetime | None = None
+    """When the call had ended, where that was told before the attempt closed."""
     end_time: datetime | None = None
     outcome: str = ""
     charged: Charged | None = None

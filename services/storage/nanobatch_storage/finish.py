@@ -25,6 +25,12 @@ from nanobatch_storage.ports_queue import Ledger
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+async def end_call(ledger: Ledger, bus: Bus, lease: LeaseRef, attempt_id: str) -> None:
+    """Free the call's place in the window and wake whoever waits for one. Raises LeaseLostError."""
+    await ledger.end_call(lease, attempt_id)
+    await announce(bus, [])
+
+
 async def complete(
     ledger: Ledger, blobs: Blobs, bus: Bus, completion: Completion, chunks: AsyncIterator[bytes]
 ) -> ResultState:

@@ -56,6 +56,10 @@ class Ledger(Protocol):
         """
         ...
 
+    async def end_call(self, lease: LeaseRef, attempt_id: str) -> None:
+        """Note that the call has ended while its picture is being finished: its place in the window is free."""
+        ...
+
     async def check(self, lease: LeaseRef, attempt_id: str) -> Opening:
         """Say whether a completion may be stored, and for whom: a look before its bytes are written."""
         ...

@@ -131,6 +131,23 @@ async def test_a_finished_call_makes_room_for_the_next(store, queue, user):
     assert len(await queue.take(5)) == 1
 
 
+async def test_an_ended_call_makes_room_while_its_picture_is_still_being_finished(store, queue, user):
+    execution = await store.execution(user, 14)
+    (lease, attempt), (other, other_attempt), *_ = await queue.started(10)
+    await queue.ledger.end_call(lease, attempt)
+    await queue.ledger.end_call(lease, attempt)  # told twice, counted once
+    assert len(await queue.take(5)) == 1
+    await queue.complete(lease, attempt)
+    assert await queue.take(5) == []
+    await queue.ledger.end_call(other, other_attempt)
+    await queue.fail(other, other_attempt, FailureClass.BLOCKED)
+    assert len(await queue.take(5)) == 1
+    current = await now_of(store, user, execution)
+    assert (current.finishing, current.open_attempts) == (0, 8)
+    with pytest.raises(LeaseLostError):
+        await queue.ledger.end_call(lease, attempt)
+
+
 async def test_an_unconfirmed_key_is_tried_with_one_result_and_opens_after_confirmation(store, queue, user):
     execution = await store.paid(user, 20)
     (only,) = await queue.take(32)

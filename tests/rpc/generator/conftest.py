@@ -42,7 +42,7 @@ from nanobatch_generator.domain import (
 )
 from nanobatch_generator.settings import GeneratorSettings
 from nanobatch_generator.wiring import GeneratorApp, open_app
-from nanobatch_runtime.errors import AbortedError, NotFoundError, UnavailableError
+from nanobatch_runtime.errors import AbortedError, NanobatchError, NotFoundError, UnavailableError
 from nanobatch_runtime.ids import new_id
 from nanobatch_runtime.keyring import Identity, Keyring
 from nanobatch_runtime.rpc.channel import open_channel
@@ -56,6 +56,12 @@ PICTURE = b"PICTURE" + bytes(range(256)) * 4_000  # about 1 MB: several chunks
 
 def lost() -> AbortedError:
     return AbortedError("The lease is lost.", reason="LEASE_LOST")
+
+
+def _fresh(error: NanobatchError) -> NanobatchError:
+    # An error that is kept and raised holds its traceback, frames and servers in a cycle; grpc.aio hangs when such a one
+    # is collected as late as the interpreter's end.
+    return type(error)(error.message, reason=error.reason)
 
 
 @dataclass
@@ -85,8 +91,8 @@ class StorageDouble(LeaseServiceServicer, ExecutionServiceServicer, ImageService
         self.state_revision = 0
         self.deleted = False
         self.calls: Counter[str] = Counter()
-        self.before: dict[str, list[Exception]] = {}
-        self.after: dict[str, list[Exception]] = {}
+        self.before: dict[str, list[NanobatchError]] = {}
+        self.after: dict[str, list[NanobatchError]] = {}
         self.lease_seconds = 30.0
         self.asked: list[int] = []
         self.extended: Counter[str] = Counter()
@@ -147,11 +153,11 @@ class StorageDouble(LeaseServiceServicer, ExecutionServiceServicer, ImageService
     def _enter(self, name: str) -> None:
         self.calls[name] += 1
         if self.before.get(name):
-            raise self.before[name].pop(0)
+            raise _fresh(self.before[name].pop(0))
 
     def _leave(self, name: str) -> None:
         if self.after.get(name):
-            raise self.after[name].pop(0)
+            raise _fresh(self.after[name].pop(0))
 
     def _held(self, ref: pb.LeaseRef) -> Row:
         row = self.rows.get(ref.result_id)
@@ -479,10 +485,11 @@ async def house() -> AsyncIterator[House]:
     folder = Path(tempfile.mkdtemp(prefix="nb-"))
     storage, target = StorageDouble(), f"unix:{folder}/storage.sock"
     server = await serve_storage(storage, target)
+    made = House(folder, storage, ScriptedProvider(), target, server)
     try:
-        yield House(folder, storage, ScriptedProvider(), target, server)
+        yield made
     finally:
-        await server.server.stop(None)
+        await made.server.server.stop(None)
         shutil.rmtree(folder)
 
 

@@ -114,7 +114,7 @@ async def test_a_broken_subscription_is_taken_up_again_unseen(house, user):
             house.storage.add(2)
         await close_when_done(house)
         await reading
-    assert house.storage.calls["WatchChanges"] == 4
+    assert house.storage.calls["WatchChanges"] >= 4
     assert {update.result.state for row_id, update in reader.rows.items() if row_id} == {
         execution_pb2.RESULT_STATE_COMPLETED
     }

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from nanobatch_generator.domain import LeaseRef, Usage
-from nanobatch_generator.spool import Spool, SpoolEntry, sha256_of
+from nanobatch_generator.spool import Spool, SpoolEntry
 from nanobatch_runtime.ids import new_id
 
 DATA = b"picture" * 1000
@@ -17,7 +17,6 @@ def entry_in(spool):
         ref=LeaseRef(new_id(), new_id()),
         attempt_id=new_id(),
         lease_duration=timedelta(seconds=30),
-        sha256=sha256_of(DATA),
         usage=Usage(1, 2, 3, 4, reported=True),
         response_id="r",
         processing_time=timedelta(seconds=1.5),

@@ -52,6 +52,11 @@ class GrpcLeases:
         request = pb.StartAttemptRequest(lease=ref_to_proto(ref))
         return (await answer(self._stub.StartAttempt(request, timeout=_LIMIT))).attempt_id
 
+    async def end_call(self, ref: LeaseRef, attempt_id: str) -> None:
+        """See the port."""
+        request = pb.EndCallRequest(lease=ref_to_proto(ref), attempt_id=attempt_id)
+        await answer(self._stub.EndCall(request, timeout=_LIMIT))
+
     async def fail(self, ref: LeaseRef, attempt_id: str, failure: Failure) -> str:
         """See the port."""
         request = pb.FailResultRequest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import BinaryIO
 
 import grpc
 
@@ -51,18 +52,27 @@ class _Upload:
         yield pb.CompleteResultRequest(header=header_to_proto(self._completion))
         try:
             for picture in self._completion.pictures:
-                async for chunk in _chunks(picture.path):
+                async for chunk in _chunks(picture.path, picture.facts.size_bytes):
                     yield pb.CompleteResultRequest(chunk=chunk)
         except OSError as error:
             self.error = error
             raise
 
 
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    file = await asyncio.to_thread(path.open, "rb")
+async def _chunks(path: Path, size: int) -> AsyncIterator[bytes]:
+    """Iterate over the file; the loop waits for a thread once a block, not once a chunk."""
+
+    def opened() -> tuple[BinaryIO, bytes]:
+        file = path.open("rb")
+        return file, file.read(_READ_BYTES)
+
+    file, block = await asyncio.to_thread(opened)
     try:
-        while block := await asyncio.to_thread(file.read, _READ_BYTES):
+        left = size
+        while block:
             for start in range(0, len(block), CHUNK_BYTES):
                 yield block[start : start + CHUNK_BYTES]
+            left -= len(block)
+            block = await asyncio.to_thread(file.read, _READ_BYTES) if left > 0 else b""
     finally:
         file.close()

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
-from nanobatch_runtime.errors import NanobatchError
+from nanobatch_runtime.errors import InvalidArgumentError, NanobatchError
 from nanobatch_runtime.rpc import deadline
 from nanobatch_runtime.rpc.status import to_proto
 
 _log = structlog.get_logger("nanobatch.rpc")
+
+
+class MalformedMessageError(InvalidArgumentError):
+    """The bytes that came are no message of the method."""
+
+    reason = "MALFORMED_MESSAGE"
+
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -32,7 +41,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             return handler
         method = str(handler_call_details.method)
         codec = {
-            "request_deserializer": handler.request_deserializer,
+            "request_deserializer": _careful(handler.request_deserializer, in_a_stream=bool(handler.request_streaming)),
             "response_serializer": handler.response_serializer,
         }
         if handler.response_streaming:
@@ -50,10 +59,31 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         return make_unary(_unary(inner, method), **codec)
 
 
+def _careful(deserialize: Callable[[bytes], Any] | None, *, in_a_stream: bool) -> Callable[[bytes], Any] | None:
+    """Return a deserializer for which bytes that are no message are the caller's mistake, not a surprise.
+
+    Before a handler runs nobody could catch its error: there it gives back the error, and the handler raises it.
+    """
+    if deserialize is None:
+        return None
+
+    def careful(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            error = MalformedMessageError("The message cannot be decoded: broken bytes, or a text that is not UTF-8.")
+            if in_a_stream:
+                raise error from None
+            return error
+
+    return careful
+
+
 def _unary(inner: Any, method: str) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         deadline.set_remaining(context.time_remaining())
         try:
+            _require_message(request)
             return await inner(request, context)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
@@ -69,7 +99,12 @@ def _streaming(inner: Any, method: str) -> Callable[[Any, grpc.aio.ServicerConte
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         deadline.set_remaining(context.time_remaining())
         try:
-            async for response in inner(request, context):
+            _require_message(request)
+            responses = inner(request, context)
+            if inspect.isawaitable(responses):  # the other way to stream: it writes by itself (the health service does)
+                await responses
+                return
+            async for response in responses:
                 yield response
         except (asyncio.CancelledError, grpc.aio.AbortError, GeneratorExit):
             raise
@@ -79,6 +114,11 @@ def _streaming(inner: Any, method: str) -> Callable[[Any, grpc.aio.ServicerConte
             await _abort(context, _incident(method, error))
 
     return call
+
+
+def _require_message(request: Any) -> None:
+    if isinstance(request, MalformedMessageError):
+        raise request
 
 
 def _incident(method: str, error: Exception) -> NanobatchError:

@@ -145,6 +145,7 @@ def _execution(tx: Transaction, actor: Actor, new: NewExecution, workflow_id: st
         failed=0,
         cancelled=0,
         open_attempts=0,
+        finishing=0,
         cost_micros=0,
         uncertain_micros=0,
         reserved_micros=0,

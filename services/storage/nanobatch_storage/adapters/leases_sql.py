@@ -34,9 +34,10 @@ _ACTIVE = or_(executions.c.state.in_(["PENDING", "PROCESSING", "PAUSED"]), execu
 
 
 def _in_flight() -> ColumnElement[int]:
-    # Calls that are out of a cancelled execution still count; so do leases whose call has not begun.
+    # Calls that are out of a cancelled execution still count; so do leases whose call has not begun. A call that has
+    # ended does not, though its picture is still being finished.
     e = executions.c
-    return case((e.open_attempts > e.processing, e.open_attempts), else_=e.processing)
+    return case((e.open_attempts > e.processing, e.open_attempts), else_=e.processing) - e.finishing
 
 
 def _first(state: ResultState) -> ScalarSelect[datetime]:

@@ -85,6 +85,21 @@ class SqlLedger:
             raise LeaseLostError
         return attempt_id
 
+    async def end_call(self, lease: LeaseRef, attempt_id: str) -> None:
+        """Note that the call has ended: its place in the window is free. Raises LeaseLostError."""
+
+        async def work(tx: Transaction) -> None:
+            execution, _, attempt = await _fenced(tx, lease)
+            if attempt is None or attempt.id != attempt_id or attempt.charged is not None:
+                raise LeaseLostError
+            if attempt.answer_time is None:
+                attempt.answer_time = tx.now
+                execution.finishing += 1
+                await rows.save(tx, [attempt])
+                await rows.save(tx, [execution])
+
+        await self._database.write(work)
+
     async def check(self, lease: LeaseRef, attempt_id: str) -> Opening:
         """Say whether a completion may be stored, and for whom. Raises LeaseLostError.
 
@@ -384,6 +399,8 @@ def _settle(
     attempt.text_output_tokens, attempt.image_output_tokens = usage.text_output_tokens, usage.image_output_tokens
     attempt.usage_reported = usage.reported
     execution.open_attempts -= 1
+    if attempt.answer_time is not None:
+        execution.finishing -= 1
     execution.reserved_micros -= attempt.reserved_micros
     result.attempts += 1
     if charged is Charged.MAYBE and not usage.reported:

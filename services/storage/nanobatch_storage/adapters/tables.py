@@ -156,6 +156,7 @@ executions = Table(
     Column("failed", Integer, nullable=False),
     Column("cancelled", Integer, nullable=False),
     Column("open_attempts", Integer, nullable=False),
+    Column("finishing", Integer, nullable=False, comment="open attempts whose call has ended"),
     Column("cost_micros", BigInteger, nullable=False),
     Column("uncertain_micros", BigInteger, nullable=False),
     Column("reserved_micros", BigInteger, nullable=False, comment="worst case of what is leased or out"),
@@ -262,6 +263,7 @@ attempts = Table(
     Column("model", String(128), nullable=False),
     Column("reserved_micros", BigInteger, nullable=False),
     Column("start_time", UtcDateTime, nullable=False),
+    Column("answer_time", UtcDateTime, comment="when the call had ended; the picture may still be finished"),
     Column("end_time", UtcDateTime),
     Column(
         "outcome", String(16), nullable=False, comment="COMPLETED, a failure class, CRASHED, RELEASED; empty while open"

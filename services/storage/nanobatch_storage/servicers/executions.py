@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from nanobatch.storage.v1 import execution_service_pb2 as pb
 from nanobatch.storage.v1 import execution_service_pb2_grpc
 from nanobatch_runtime.bus import Bus
-from nanobatch_storage import changes, control, create
+from nanobatch_runtime.rpc import options
+from nanobatch_storage import changes, control, create, cursors
 from nanobatch_storage.ports import Blobs, ChangeLog, Control, Executions
 from nanobatch_storage.translate import (
     actor_from_proto,
@@ -28,6 +30,10 @@ from nanobatch_storage.translate import (
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _MAX_PAGE = 1000
+_PAGE_BYTES = options.MAX_MESSAGE_BYTES * 3 // 4
+"""A page may be shorter than was asked for; an answer that is larger than a message would be none at all."""
+
+M = TypeVar("M", bound=Message)
 
 
 class ExecutionServicer(execution_service_pb2_grpc.ExecutionServiceServicer):
@@ -69,8 +75,12 @@ class ExecutionServicer(execution_service_pb2_grpc.ExecutionServiceServicer):
         page = await self._executions.list(
             actor_from_proto(request.actor), _page_size(request.page_size), request.cursor
         )
+        shown = _fitting(execution_to_proto(execution) for execution in page.items)
+        if len(shown) == len(page.items):
+            return pb.ListExecutionsResponse(executions=shown, next_cursor=page.next_cursor)
+        last = page.items[len(shown) - 1]
         return pb.ListExecutionsResponse(
-            executions=[execution_to_proto(execution) for execution in page.items], next_cursor=page.next_cursor
+            executions=shown, next_cursor=cursors.after_execution(last.create_time, last.id)
         )
 
     async def WatchChanges(
@@ -138,9 +148,11 @@ class ExecutionServicer(execution_service_pb2_grpc.ExecutionServiceServicer):
             request.cursor,
             states_from_proto(list(request.states)),
         )
-        return pb.ListResultsResponse(
-            results=[result_to_proto(shown) for shown in page.items], next_cursor=page.next_cursor
-        )
+        shown = _fitting(result_to_proto(view) for view in page.items)
+        if len(shown) == len(page.items):
+            return pb.ListResultsResponse(results=shown, next_cursor=page.next_cursor)
+        last = shown[-1]
+        return pb.ListResultsResponse(results=shown, next_cursor=cursors.after_result(last.batch_index, last.variation))
 
     async def GetResult(self, request: pb.GetResultRequest, context: Context) -> pb.GetResultResponse:
         """See the contract."""
@@ -154,6 +166,18 @@ class ExecutionServicer(execution_service_pb2_grpc.ExecutionServiceServicer):
         answer.median.FromTimedelta(latency.median)
         answer.p95.FromTimedelta(latency.p95)
         return answer
+
+
+def _fitting(messages: Iterable[M]) -> list[M]:
+    """Return as many, from the first, as one answer holds: 400 results of long prompts are 16 MB."""
+    taken: list[M] = []
+    size = 0
+    for message in messages:
+        size += message.ByteSize()
+        if taken and size > _PAGE_BYTES:
+            break
+        taken.append(message)
+    return taken
 
 
 def _page_size(asked: int) -> int:

@@ -58,6 +58,11 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
         """See the contract."""
         return pb.StartAttemptResponse(attempt_id=await self._ledger.start(ref_from_proto(request.lease)))
 
+    async def EndCall(self, request: pb.EndCallRequest, context: Context) -> pb.EndCallResponse:
+        """See the contract."""
+        await finish.end_call(self._ledger, self._bus, ref_from_proto(request.lease), request.attempt_id)
+        return pb.EndCallResponse()
+
     async def CompleteResult(
         self, request_iterator: AsyncIterator[pb.CompleteResultRequest], context: Context
     ) -> pb.CompleteResultResponse:

@@ -56,6 +56,11 @@ class LeaseServiceStub:
                 request_serializer=nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.StartAttemptRequest.SerializeToString,
                 response_deserializer=nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.StartAttemptResponse.FromString,
                 _registered_method=True)
+        self.EndCall = channel.unary_unary(
+                '/nanobatch.storage.v1.LeaseService/EndCall',
+                request_serializer=nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.EndCallRequest.SerializeToString,
+                response_deserializer=nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.EndCallResponse.FromString,
+                _registered_method=True)
         self.CompleteResult = channel.stream_unary(
                 '/nanobatch.storage.v1.LeaseService/CompleteResult',
                 request_serializer=nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.CompleteResultRequest.SerializeToString,
@@ -108,6 +113,14 @@ class LeaseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EndCall(self, request, context):
+        """Notes that the call has ended and its picture is being finished: its place in the bucket's window is free for the
+        next call. Optional and idempotent; LEASE_LOST where the attempt is closed or another's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CompleteResult(self, request_iterator, context):
         """Stores the pictures and completes the result: header first, then the bytes of all pictures one after the other in
         chunks. Pictures first, rows second. A repeat under the same attempt is answered as the first time. A picture that
@@ -153,6 +166,11 @@ def add_LeaseServiceServicer_to_server(servicer, server):
                     servicer.StartAttempt,
                     request_deserializer=nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.StartAttemptRequest.FromString,
                     response_serializer=nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.StartAttemptResponse.SerializeToString,
+            ),
+            'EndCall': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndCall,
+                    request_deserializer=nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.EndCallRequest.FromString,
+                    response_serializer=nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.EndCallResponse.SerializeToString,
             ),
             'CompleteResult': grpc.stream_unary_rpc_method_handler(
                     servicer.CompleteResult,
@@ -280,6 +298,33 @@ class LeaseService:
             '/nanobatch.storage.v1.LeaseService/StartAttempt',
             nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.StartAttemptRequest.SerializeToString,
             nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.StartAttemptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndCall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanobatch.storage.v1.LeaseService/EndCall',
+            nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.EndCallRequest.SerializeToString,
+            nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.EndCallResponse.FromString,
             options,
             channel_credentials,
             insecure,

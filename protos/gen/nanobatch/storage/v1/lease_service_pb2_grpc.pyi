@@ -47,6 +47,10 @@ class LeaseServiceStub:
     """Writes the attempt, just before the call. The last door before money: refused (LEASE_LOST) where the execution was
     cancelled, paused or re-leased. Idempotent by lease.
     """
+    EndCall: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.EndCallRequest, _lease_service_pb2.EndCallResponse]
+    """Notes that the call has ended and its picture is being finished: its place in the bucket's window is free for the
+    next call. Optional and idempotent; LEASE_LOST where the attempt is closed or another's.
+    """
     CompleteResult: _grpc.StreamUnaryMultiCallable[_lease_service_pb2.CompleteResultRequest, _lease_service_pb2.CompleteResultResponse]
     """Stores the pictures and completes the result: header first, then the bytes of all pictures one after the other in
     chunks. Pictures first, rows second. A repeat under the same attempt is answered as the first time. A picture that
@@ -75,6 +79,10 @@ class LeaseServiceAsyncStub(LeaseServiceStub):
     StartAttempt: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.StartAttemptRequest, _lease_service_pb2.StartAttemptResponse]  # type: ignore[assignment]
     """Writes the attempt, just before the call. The last door before money: refused (LEASE_LOST) where the execution was
     cancelled, paused or re-leased. Idempotent by lease.
+    """
+    EndCall: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.EndCallRequest, _lease_service_pb2.EndCallResponse]  # type: ignore[assignment]
+    """Notes that the call has ended and its picture is being finished: its place in the bucket's window is free for the
+    next call. Optional and idempotent; LEASE_LOST where the attempt is closed or another's.
     """
     CompleteResult: _aio.StreamUnaryMultiCallable[_lease_service_pb2.CompleteResultRequest, _lease_service_pb2.CompleteResultResponse]  # type: ignore[assignment]
     """Stores the pictures and completes the result: header first, then the bytes of all pictures one after the other in
@@ -125,6 +133,16 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_lease_service_pb2.StartAttemptResponse, _abc.Awaitable[_lease_service_pb2.StartAttemptResponse]]:
         """Writes the attempt, just before the call. The last door before money: refused (LEASE_LOST) where the execution was
         cancelled, paused or re-leased. Idempotent by lease.
+        """
+
+    @_abc_1.abstractmethod
+    def EndCall(
+        self,
+        request: _lease_service_pb2.EndCallRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lease_service_pb2.EndCallResponse, _abc.Awaitable[_lease_service_pb2.EndCallResponse]]:
+        """Notes that the call has ended and its picture is being finished: its place in the bucket's window is free for the
+        next call. Optional and idempotent; LEASE_LOST where the attempt is closed or another's.
         """
 
     @_abc_1.abstractmethod

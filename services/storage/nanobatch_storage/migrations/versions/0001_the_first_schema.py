@@ -63,6 +63,11 @@ def upgrade() -> None:
         sa.Column("model", sa.String(length=128), nullable=False),
         sa.Column("reserved_micros", sa.BigInteger(), nullable=False),
         sa.Column("start_time", sa.DateTime(timezone=True), nullable=False),
+        sa.Column(
+            "answer_time",
+            sa.DateTime(timezone=True),
+            comment="when the call had ended; the picture may still be finished",
+        ),
         sa.Column("end_time", sa.DateTime(timezone=True)),
         sa.Column(
             "outcome",
@@ -170,6 +175,7 @@ def upgrade() -> None:
         sa.Column("failed", sa.Integer(), nullable=False),
         sa.Column("cancelled", sa.Integer(), nullable=False),
         sa.Column("open_attempts", sa.Integer(), nullable=False),
+        sa.Column("finishing", sa.Integer(), nullable=False, comment="open attempts whose call has ended"),
         sa.Column("cost_micros", sa.BigInteger(), nullable=False),
         sa.Column("uncertain_micros", sa.BigInteger(), nullable=False),
         sa.Column("reserved_micros", sa.BigInteger(), nullable=False, comment="worst case of what is leased or out"),
