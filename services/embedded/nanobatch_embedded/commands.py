@@ -6,9 +6,14 @@ import asyncio
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
+
+if TYPE_CHECKING:
+    from nanobatch_runtime.settings import Settings
+
+S = TypeVar("S", bound="Settings")
 
 
 class Service(StrEnum):
@@ -67,7 +72,7 @@ def migrate() -> None:
     typer.echo("The schema is up to date.", err=True)
 
 
-def _load(kind, **overrides):  # type: ignore[no-untyped-def]  # a thin door to nanobatch_runtime.settings.load
+def _load(kind: type[S], **overrides: object) -> S:
     from nanobatch_runtime.settings import SettingsError, load
 
     try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nanobatch_runtime.settings import Settings
 from pydantic import Field
+
+from nanobatch_runtime.settings import Settings
 
 
 class EmbeddedSettings(Settings):

@@ -109,7 +109,11 @@ class Render:
             response_id=done.response_id,
             processing_time=work.elapsed,
         )
-        await asyncio.gather(self._spool.write(entry, done.data), self._end_call(lease.ref, work.attempt_id))
+        ended = asyncio.create_task(self._end_call(lease.ref, work.attempt_id), name="end-call")
+        try:
+            await self._spool.write(entry, done.data)
+        finally:
+            await ended
         del done, request  # from here on the picture lies on disk: many of them may wait for a slow storage
         work.state = await self._finish.run(entry)
 

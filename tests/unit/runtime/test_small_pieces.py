@@ -69,7 +69,7 @@ class Example(Settings):
 
 def test_a_wrong_variable_is_named(monkeypatch):
     monkeypatch.setenv("NANOBATCH_EXAMPLE_SLOTS", "many")
-    with pytest.raises(SettingsError, match="NANOBATCH_EXAMPLE_SLOTS: .*integer"):
+    with pytest.raises(SettingsError, match=r"NANOBATCH_EXAMPLE_SLOTS: .*integer"):
         load(Example)
 
 
