@@ -88,7 +88,9 @@ async def test_services_come_up_in_any_order_two_generators_share_the_work_and_a
     assert (done.state, done.stats.completed) == (ExecutionState.COMPLETED, 60)
     assert len(first.calls) + len(second.calls) == 60  # nothing twice, and none extra on a graceful stop
     assert (first.prompts() + second.prompts()).most_common(1)[0][1] == 1
-    assert database.rows("select charged, count(*) from attempts group by 1") == [("YES", 60)]
+    # What was opened and not sent when the stop came was given back, and is no call.
+    sent = database.rows("select charged, count(*) from attempts where outcome <> 'RELEASED' group by 1")
+    assert sent == [("YES", 60)]
     assert len(first.checks) + len(second.checks) == 1
     for process in (gateway, two, storage):
         process.terminate()
@@ -118,7 +120,9 @@ async def test_kill_dash_nine_of_a_generator_repeats_only_what_was_in_flight(ser
     calls = len(first.calls) + len(second.calls)
     # A call that was answered and not committed yet counts as in flight too: at most the generator's slots, twice.
     assert 60 < calls <= 60 + (len(first.calls) - answered) + 5
-    assert ledger_of(database) == {"calls": calls, "open": 0, "paid": 60}
+    written = ledger_of(database)
+    assert (written["open"], written["paid"]) == (0, 60)
+    assert calls <= written["calls"] <= calls + 5  # written before it is sent: the kill may have come between
     assert not psutil.wait_procs(children, timeout=10)[1]  # its decoders end with it
 
 

@@ -228,6 +228,11 @@ class StorageDouble(LeaseServiceServicer, ExecutionServiceServicer, ImageService
         self._leave("StartAttempt")
         return pb.StartAttemptResponse(attempt_id=row.attempt_id)
 
+    async def EndCall(self, request: pb.EndCallRequest, context: Any) -> pb.EndCallResponse:
+        self._enter("EndCall")
+        self._held(request.lease)
+        return pb.EndCallResponse()
+
     async def CompleteResult(
         self, messages: AsyncIterator[pb.CompleteResultRequest], context: Any
     ) -> pb.CompleteResultResponse:
