@@ -86,10 +86,11 @@ class _Splitter:
 
     async def take(self, size: int) -> AsyncIterator[bytes]:
         while size > 0:
-            if not self._rest:
-                self._rest = await anext(self._chunks, b"")
-                if not self._rest:
+            while not self._rest:
+                chunk = await anext(self._chunks, None)
+                if chunk is None:
                     raise BadPictureError("The stream ended before all announced bytes had come.")
+                self._rest = chunk
             piece, self._rest = self._rest[:size], self._rest[size:]
             size -= len(piece)
             yield piece

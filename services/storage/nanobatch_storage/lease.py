@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Sequence
@@ -18,12 +19,15 @@ _REPOLL = (1.0, 2.0)
 """A hint may be lost: look again after this many seconds, spread so that replicas do not look together."""
 
 
-async def lease_results(leases: Leases, bus: Bus, slots: int, wait: timedelta) -> list[Lease]:
-    """Return up to ``slots`` leases; waits up to ``wait`` for the first. No transaction is open while it waits."""
+async def lease_results(leases: Leases, bus: Bus, draining: asyncio.Event, slots: int, wait: timedelta) -> list[Lease]:
+    """Return up to ``slots`` leases; waits up to ``wait`` for the first. No transaction is open while it waits.
+
+    Gives none once ``draining`` is set; whoever sets it wakes the waiting with the hint ``work``.
+    """
     slots = min(max(slots, 1), MAX_SLOTS)
     deadline = time.monotonic() + min(wait, MAX_WAIT).total_seconds()
     async with bus.subscribe(topics.WORK) as hints:
-        while True:
+        while not draining.is_set():
             taken = await leases.take(slots)
             for execution_id in taken.touched:
                 await bus.publish(topics.execution(execution_id))
@@ -34,6 +38,7 @@ async def lease_results(leases: Leases, bus: Bus, slots: int, wait: timedelta) -
             if taken.look_again_at is not None:
                 pause = min(pause, max((taken.look_again_at - taken.now).total_seconds(), 0.01))
             await hints.wait(timedelta(seconds=pause))
+    return []
 
 
 async def release_leases(ledger: Ledger, bus: Bus, leases: Sequence[LeaseRef]) -> None:

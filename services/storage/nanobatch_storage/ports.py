@@ -74,7 +74,7 @@ class Control(Protocol):
     async def resume(
         self, actor: Actor, execution_id: str, credential: NewCredential | None, max_cost_micros: int | None
     ) -> Execution:
-        """Go on after a pause, with another key and cap where given. One that runs stays as it is.
+        """Go on after a pause, with another key and cap where given. One that runs takes key and cap, and runs on.
 
         Raises ExecutionFinalError, and KeyNeededError where there is no key.
         """

@@ -24,7 +24,7 @@ from nanobatch_runtime.bus import Bus, MemoryBus
 from nanobatch_runtime.clock import Clock, SystemClock
 from nanobatch_runtime.lifecycle import LoopLag
 from nanobatch_runtime.rpc.server import RpcServer
-from nanobatch_storage import migrate, sweep
+from nanobatch_storage import migrate, sweep, topics
 from nanobatch_storage.adapters.accounts_sql import SqlAccounts
 from nanobatch_storage.adapters.blobs_obstore import open_blobs
 from nanobatch_storage.adapters.changes_sql import SqlChangeLog
@@ -119,9 +119,15 @@ async def open_app(
         )
         image_service_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(images, blobs), server.server)
         lease_service_pb2_grpc.add_LeaseServiceServicer_to_server(
-            LeaseServicer(leases, ledger, blobs, bus), server.server
+            LeaseServicer(leases, ledger, blobs, bus=bus, draining=server.draining), server.server
         )
-        stack.push_async_callback(server.stop, grace)
+
+        async def stop() -> None:
+            await server.drain()
+            await bus.publish(topics.WORK)  # generators that wait for work are told that there is none
+            await server.stop(grace)
+
+        stack.push_async_callback(stop)
         await server.start()
         yield App(server, database, bus)
 

@@ -141,6 +141,14 @@ async def test_what_has_started_goes_on_as_started(store):
     assert (await store.control.resume(user, execution.id, None, None)).state is ExecutionState.PROCESSING
 
 
+async def test_one_that_runs_takes_a_new_cap_and_tells_its_watchers(store):
+    user = await store.user()
+    execution = await store.paid(user, max_cost_micros=5)
+    raised = await store.control.resume(user, execution.id, None, 7)
+    assert (raised.state, raised.max_cost_micros) == (ExecutionState.PENDING, 7)
+    assert raised.own_revision > execution.own_revision
+
+
 async def test_what_has_ended_is_neither_paused_nor_resumed(store):
     user = await store.user()
     execution = await cancelled(store, user)

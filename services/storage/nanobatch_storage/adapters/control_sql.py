@@ -73,12 +73,13 @@ class SqlControl:
             bucket = await lock_bucket_for(tx, seen, credential, self._window)
             execution = await lock_execution(tx, actor, execution_id)
             _refuse_final(execution)
-            if execution.state is not ExecutionState.PAUSED:
-                return execution
             await take_key(tx, execution, credential, bucket)
             if max_cost_micros is not None:
                 execution.max_cost_micros = max_cost_micros
-            execution.resume()
+            if execution.state is ExecutionState.PAUSED:
+                execution.resume()
+            elif credential is not None or max_cost_micros is not None:
+                execution.touch()
             await rows.save(tx, [execution])
             return execution
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -31,8 +32,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
     """Translates, calls one use case, translates back."""
 
-    def __init__(self, leases: Leases, ledger: Ledger, blobs: Blobs, bus: Bus) -> None:
+    def __init__(self, leases: Leases, ledger: Ledger, blobs: Blobs, *, bus: Bus, draining: asyncio.Event) -> None:
         """Take what the use cases need."""
+        self._draining = draining
         self._leases = leases
         self._ledger = ledger
         self._blobs = blobs
@@ -41,7 +43,7 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
     async def LeaseResults(self, request: pb.LeaseResultsRequest, context: Context) -> pb.LeaseResultsResponse:
         """See the contract."""
         wait = request.wait.ToTimedelta()
-        found = await lease.lease_results(self._leases, self._bus, request.max_results, wait)
+        found = await lease.lease_results(self._leases, self._bus, self._draining, request.max_results, wait)
         return pb.LeaseResultsResponse(leases=[lease_to_proto(one) for one in found])
 
     async def ExtendLeases(self, request: pb.ExtendLeasesRequest, context: Context) -> pb.ExtendLeasesResponse:

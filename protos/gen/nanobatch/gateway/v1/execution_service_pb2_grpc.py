@@ -157,7 +157,8 @@ class ExecutionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeExecution(self, request, context):
-        """Goes on after a pause, with another key or a higher cap where given. A final one: FAILED_PRECONDITION.
+        """Goes on after a pause, with another key or cap where given; one that runs takes them and runs on. A final one:
+        FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

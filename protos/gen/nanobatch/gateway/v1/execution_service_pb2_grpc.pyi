@@ -57,7 +57,9 @@ class ExecutionServiceStub:
     PauseExecution: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.PauseExecutionRequest, _execution_service_pb2.PauseExecutionResponse]
     """Starts no further calls until resumed. Calls that are out run to their end. A final one: FAILED_PRECONDITION."""
     ResumeExecution: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.ResumeExecutionRequest, _execution_service_pb2.ResumeExecutionResponse]
-    """Goes on after a pause, with another key or a higher cap where given. A final one: FAILED_PRECONDITION."""
+    """Goes on after a pause, with another key or cap where given; one that runs takes them and runs on. A final one:
+    FAILED_PRECONDITION.
+    """
     RetryExecution: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.RetryExecutionRequest, _execution_service_pb2.RetryExecutionResponse]
     """Brings failed (or the named) results back to PENDING on the same rows. Nothing that succeeded is touched."""
     DeleteExecution: _grpc.UnaryUnaryMultiCallable[_execution_service_pb2.DeleteExecutionRequest, _execution_service_pb2.DeleteExecutionResponse]
@@ -96,7 +98,9 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     PauseExecution: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.PauseExecutionRequest, _execution_service_pb2.PauseExecutionResponse]  # type: ignore[assignment]
     """Starts no further calls until resumed. Calls that are out run to their end. A final one: FAILED_PRECONDITION."""
     ResumeExecution: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.ResumeExecutionRequest, _execution_service_pb2.ResumeExecutionResponse]  # type: ignore[assignment]
-    """Goes on after a pause, with another key or a higher cap where given. A final one: FAILED_PRECONDITION."""
+    """Goes on after a pause, with another key or cap where given; one that runs takes them and runs on. A final one:
+    FAILED_PRECONDITION.
+    """
     RetryExecution: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.RetryExecutionRequest, _execution_service_pb2.RetryExecutionResponse]  # type: ignore[assignment]
     """Brings failed (or the named) results back to PENDING on the same rows. Nothing that succeeded is touched."""
     DeleteExecution: _aio.UnaryUnaryMultiCallable[_execution_service_pb2.DeleteExecutionRequest, _execution_service_pb2.DeleteExecutionResponse]  # type: ignore[assignment]
@@ -180,7 +184,9 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _execution_service_pb2.ResumeExecutionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_execution_service_pb2.ResumeExecutionResponse, _abc.Awaitable[_execution_service_pb2.ResumeExecutionResponse]]:
-        """Goes on after a pause, with another key or a higher cap where given. A final one: FAILED_PRECONDITION."""
+        """Goes on after a pause, with another key or cap where given; one that runs takes them and runs on. A final one:
+        FAILED_PRECONDITION.
+        """
 
     @_abc_1.abstractmethod
     def RetryExecution(
