@@ -25,10 +25,10 @@ rm -f .venv/.ready
 echo "Installing into .venv (about a minute the first time) ..." >&2
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 .venv/bin/python -m pip install --quiet --require-hashes -r requirements/bootstrap.txt
-.venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --require-hashes -r requirements/dev.txt
+.venv/bin/uv pip install --quiet --system-certs --compile-bytecode --python .venv/bin/python --require-hashes -r requirements/dev.txt
 members=()
 for folder in protos services/* clients/*; do
   [ -f "$folder/pyproject.toml" ] && members+=(-e "$folder")
 done
-.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation "${members[@]}"
+.venv/bin/uv pip install --quiet --system-certs --python .venv/bin/python --no-deps --no-build-isolation "${members[@]}"
 touch .venv/.ready
