@@ -1,19 +1,20 @@
-"""SQLite for one process: statements run where they are called, commits in a thread.
+"""SQLite for one process: statements run where they are called, commits in a thread and in groups.
 
 A statement on pages in memory takes some 30 microseconds; handing it to a thread and back, as aiosqlite does, took 1,000
-(30 statements a picture: 40 CPU-ms of 50; docs/adr/0007). What really waits is the commit, which syncs the file: that is
-done in a thread. Nothing here waits for a lock either: this process is the only writer, its transactions queue for
-``_writer``, and a file that somebody else holds (a backup) is an error at once, which is repeated from outside.
+(docs/adr/0007). What really waits is the commit, which syncs the file: that is done in a thread, and once for all
+transactions that came while the last one was synced. Nothing here waits for a lock either: this process is the only
+writer, its transactions take turns, and a file that somebody else holds (a backup) is an error at once, which is repeated
+from outside.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Dialect, Executable, create_engine, event
+from sqlalchemy import Connection, CursorResult, Dialect, Engine, Executable, create_engine, event
 from sqlalchemy.engine import URL
 
 _PRAGMAS = (
@@ -23,6 +24,9 @@ _PRAGMAS = (
     "busy_timeout=0",
     "secure_delete=ON",  # a wiped key does not stay in free pages
 )
+
+_MAX_GROUP = 32
+"""So many transactions are committed together at most."""
 
 
 class InlineConnection:
@@ -44,6 +48,55 @@ class InlineConnection:
         return self._connection.execute(statement, parameters)
 
 
+class _Group:
+    """Transactions that are committed together: the file is synced once for all of them.
+
+    Each is a savepoint, so that one that fails undoes its own changes only.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.connection = engine.connect()
+        try:
+            self._transaction = self.connection.begin()
+        except BaseException:
+            self.connection.close()
+            raise
+        self._driver: Any = self.connection.connection.driver_connection
+        self._committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.size = 0
+
+    @contextmanager
+    def member(self) -> Iterator[InlineConnection]:
+        self._driver.execute("SAVEPOINT member")
+        try:
+            yield InlineConnection(self.connection)
+        except BaseException:
+            self._driver.execute("ROLLBACK TO member")
+            self._driver.execute("RELEASE member")
+            raise
+        self._driver.execute("RELEASE member")
+        self.size += 1
+
+    async def close(self) -> None:
+        """Commit what the members did. Does not raise: :meth:`committed` does, to each of them."""
+        try:
+            if self.size:
+                await asyncio.to_thread(self._transaction.commit)
+            else:
+                self._transaction.rollback()
+        except Exception as error:  # noqa: BLE001  # handed to every member
+            self._transaction.rollback()
+            self._committed.set_exception(error)
+        else:
+            self._committed.set_result(None)
+        finally:
+            self.connection.close()
+
+    async def committed(self) -> None:
+        """Wait until the group is committed; raises what that raised."""
+        await asyncio.shield(self._committed)
+
+
 class SqliteEngine:
     """See :class:`nanobatch_storage.adapters.database.SqlEngine`."""
 
@@ -54,7 +107,9 @@ class SqliteEngine:
             connect_args={"check_same_thread": False},
             hide_parameters=True,  # prompts and keys' records do not belong in an error's text, which is logged
         )
-        self._writer = asyncio.Lock()  # first come, first served
+        self._turn = asyncio.Lock()  # first come, first served
+        self._waiting = 0
+        self._group: _Group | None = None
 
         @event.listens_for(self._engine, "connect")
         def configure(connection: Any, _record: Any) -> None:
@@ -77,11 +132,22 @@ class SqliteEngine:
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[InlineConnection]:
-        """Open a transaction; committed at the end, in a thread."""
-        async with self._writer:
-            with self._engine.connect() as connection, connection.begin() as transaction:
-                yield InlineConnection(connection)
-                await asyncio.to_thread(transaction.commit)
+        """Open a transaction; committed at the end, together with those that came meanwhile.
+
+        Must not be cancelled while it waits for its turn: those before it count on it (Database.write sees to that).
+        """
+        self._waiting += 1
+        async with self._turn:
+            self._waiting -= 1
+            group = self._group = self._group or _Group(self._engine)
+            try:
+                with group.member() as connection:
+                    yield connection
+            finally:
+                if not self._waiting or group.size >= _MAX_GROUP:
+                    self._group = None
+                    await group.close()
+        await group.committed()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[InlineConnection]:
