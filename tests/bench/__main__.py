@@ -121,7 +121,7 @@ async def bench_events(folder: Path, rounds: int) -> None:
             async def watch(execution_id: str = execution.id, seen: list[tuple[str, float]] = seen) -> None:
                 async with Client(running.target) as own:
                     async for update in own.watch(execution_id):
-                        result = update.result
+                        result = getattr(update, "result", None)
                         if result is not None and result.state.name == "COMPLETED":
                             seen.append((result.id, time.time()))
 

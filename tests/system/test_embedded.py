@@ -99,8 +99,10 @@ async def test_kill_dash_nine_in_the_middle_loses_nothing_and_pays_for_nothing_t
         assert [one.state for one in results] == [ResultState.COMPLETED] * 100
         assert len({one.image_id for one in results}) == 100
         assert 100 <= len(gemini.calls) <= 100 + 10
-        ledger = rows(again.data, "select count(*), sum(charged is null) from attempts")
-        assert ledger == [(len(gemini.calls), 0)]
+        # The ledger is written before each call: what the kill cut between the two is there without a call.
+        ((written, still_open),) = rows(again.data, "select count(*), sum(charged is null) from attempts")
+        assert len(gemini.calls) <= written <= len(gemini.calls) + 10
+        assert still_open == 0
         masters = list((again.data / "pictures").rglob("*.png"))
         assert len(masters) == 100  # the sweeper has nothing to do: no orphan, nothing twice
 
