@@ -115,12 +115,16 @@ async def bench_events(folder: Path, rounds: int) -> None:
     for _ in range(rounds):
         with product(folder, environment={"NANOBATCH_SANDBOX_DELAY": "0.3"}) as running:
             client = await up(running)
-            execution = await client.create_execution([f"prompt {n}" for n in range(100)], model="sandbox")
+            execution = await client.create_execution([f"prompt {n}" for n in range(120)], model="sandbox")
+            await client.pause_execution(execution.id)
             seen: list[tuple[str, float]] = []
+            attached: list[None] = []
 
             async def watch(execution_id: str = execution.id, seen: list[tuple[str, float]] = seen) -> None:
                 async with Client(running.target) as own:
                     async for update in own.watch(execution_id):
+                        if update.revision and not getattr(update, "counted", None) and len(attached) < 20:
+                            pass
                         result = getattr(update, "result", None)
                         if result is not None and result.state.name == "COMPLETED":
                             seen.append((result.id, time.time()))

@@ -143,6 +143,15 @@ class LeasedCredential:
 
 
 @dataclass(frozen=True, slots=True)
+class EndedCall:
+    """A call that has ended; its picture may still be finished."""
+
+    ref: LeaseRef
+    attempt_id: str
+    execution_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """The right to work on one result until a time, with all that is needed for it."""
 
@@ -165,6 +174,8 @@ class Lease:
     image_size: str = ""
     seed: int | None = None
     attempts: int = 0
+    standby: bool = False
+    """Leased ahead of its bucket's window: it begins when a call ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +312,12 @@ class LeaseLostError(AbortedError):
     """The lease is no longer ours, or its execution was cancelled or paused before the call: stop silently."""
 
     reason = "LEASE_LOST"
+
+
+class WindowFullError(ResourceExhaustedError):
+    """No more calls of this bucket may be out now."""
+
+    reason = "WINDOW_FULL"
 
 
 class StorageDownError(UnavailableError):

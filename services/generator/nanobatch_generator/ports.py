@@ -11,6 +11,7 @@ from nanobatch_generator.domain import (
     CheckedPicture,
     Completion,
     Done,
+    EndedCall,
     Estimate,
     Failure,
     InputImage,
@@ -53,11 +54,14 @@ class LeaseSource(Protocol):
         """Give results back that nothing was sent for. Lost ones are left alone."""
         ...
 
-    async def start_attempt(self, ref: LeaseRef) -> str:
-        """Write the attempt just before the call and return its id: the last door before money."""
+    async def start_attempt(self, lease: Lease, ended: EndedCall | None = None) -> str:
+        """Write the attempt just before the call and return its id: the last door before money.
+
+        ``ended`` gives its place to this call. Raises WindowFullError where no more calls of the bucket may be out.
+        """
         ...
 
-    async def end_call(self, ref: LeaseRef, attempt_id: str) -> None:
+    async def end_call(self, ended: EndedCall) -> None:
         """Note that the call has ended while its picture is being finished: the next call may begin."""
         ...
 

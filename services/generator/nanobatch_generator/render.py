@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import uuid
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -13,19 +15,21 @@ from nanobatch_catalog import find_model, output_token_limit
 from nanobatch_generator.domain import (
     Charged,
     Done,
+    EndedCall,
     Failure,
     FailureClass,
     ImageGoneError,
     Lease,
     LeaseLostError,
-    LeaseRef,
     PictureRequest,
     ProviderError,
+    WindowFullError,
 )
 from nanobatch_generator.finish import Finish
 from nanobatch_generator.inputs import Inputs
 from nanobatch_generator.latency import Latencies
 from nanobatch_generator.patience import patiently
+from nanobatch_generator.places import Places
 from nanobatch_generator.ports import LeaseSource, Provider
 from nanobatch_generator.running import Phase, Work
 from nanobatch_generator.spool import Spool, SpoolEntry
@@ -59,6 +63,7 @@ class Render:
         self._spool = spool
         self._finish = finish
         self._latencies = latencies
+        self._places = Places()
 
     async def run(self, work: Work) -> None:
         """Work on one lease until its result is committed, its failure told, or the lease lost."""
@@ -70,6 +75,7 @@ class Render:
                 return
             ref, attempt_id = work.lease.ref, work.attempt_id
             state = await patiently(lambda: self._leases.fail(ref, attempt_id, failure))
+            self._places.hand_over(work.lease.bucket_id, None)
         except LeaseLostError:
             _log.info("lease.lost", phase=work.phase.name, **facts)
         except RemoteError as error:
@@ -96,7 +102,7 @@ class Render:
         request = await self._request(lease)
         if lease.check_key:
             await self._check_key(lease, provider, key)
-        work.called(await patiently(lambda: self._leases.start_attempt(lease.ref)))
+        work.called(await self._start(lease))
         done = await _call(provider, request, key)
         work.answered(done.usage)
         self._latencies.note(lease.model, work.elapsed)
@@ -109,20 +115,40 @@ class Render:
             response_id=done.response_id,
             processing_time=work.elapsed,
         )
-        ended = asyncio.create_task(self._end_call(lease.ref, work.attempt_id), name="end-call")
+        telling = asyncio.create_task(self._end_call(EndedCall(lease.ref, work.attempt_id, lease.execution_id), lease))
         try:
             await self._spool.write(entry, done.data)
         finally:
-            await ended
+            await telling
         del done, request  # from here on the picture lies on disk: many of them may wait for a slow storage
         work.state = await self._finish.run(entry)
 
-    async def _end_call(self, ref: LeaseRef, attempt_id: str) -> None:
-        """Let the next call begin while this picture is finished. A matter of pace alone: a failure only costs time."""
+    async def _start(self, lease: Lease) -> str:
+        """Open the attempt, once the bucket has a place for the call."""
+        ended = await self._places.wait(lease.bucket_id, _look_again()) if lease.standby else None
+        while True:
+            if ended is not None and ended.execution_id != lease.execution_id:
+                await self._tell_end(ended)
+                ended = None
+            try:
+                return await patiently(partial(self._leases.start_attempt, lease, ended))
+            except WindowFullError:
+                ended = await self._places.wait(lease.bucket_id, _look_again())
+            except LeaseLostError:
+                self._places.hand_over(lease.bucket_id, None)  # the place is somebody else's then
+                raise
+
+    async def _end_call(self, ended: EndedCall, lease: Lease) -> None:
+        """Let the next call begin while this picture is finished."""
+        if not self._places.hand_over(lease.bucket_id, ended):
+            await self._tell_end(ended)
+
+    async def _tell_end(self, ended: EndedCall) -> None:
+        # A matter of pace alone: a failure only costs time.
         try:
-            await self._leases.end_call(ref, attempt_id)
+            await self._leases.end_call(ended)
         except NanobatchError as error:
-            _log.debug("call.end_untold", reason=error.reason, result=ref.result_id)
+            _log.debug("call.end_untold", reason=error.reason, result=ended.ref.result_id)
 
     def _provider(self, lease: Lease) -> Provider:
         provider = self._providers.get(lease.provider)
@@ -187,6 +213,11 @@ async def _call(provider: Provider, request: PictureRequest, key: str) -> Done:
         seconds = f"{request.timeout.total_seconds():g}"
         message = f"The provider did not answer within {seconds} s; the call may have been charged."
         raise ProviderError(FailureClass.UNKNOWN, "TIMEOUT", message, charged=Charged.MAYBE) from None
+
+
+def _look_again() -> timedelta:
+    # A call may have ended in another generator: look again, not all at once.
+    return timedelta(seconds=random.uniform(1.0, 2.0))  # noqa: S311  # spreads load, guards nothing
 
 
 def _incident(work: Work, error: Exception) -> Failure:

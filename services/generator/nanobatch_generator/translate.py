@@ -65,6 +65,7 @@ def lease_from_proto(message: lease_service_pb2.Lease) -> Lease:
         image_size=message.output.image_size,
         seed=message.seed if message.HasField("seed") else None,
         attempts=message.attempts,
+        standby=message.standby,
     )
 
 

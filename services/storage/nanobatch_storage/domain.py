@@ -6,6 +6,7 @@ arithmetic on these objects, and is written back in the same transaction.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -20,6 +21,7 @@ from nanobatch_runtime.errors import (
     NanobatchError,
     NotFoundError,
     OutOfRangeError,
+    ResourceExhaustedError,
 )
 
 
@@ -417,6 +419,10 @@ class Bucket:
             return False
         return self.confirmed_at is None or now - self.confirmed_at >= KEY_CHECK_VALID
 
+    def calls_allowed(self, now: datetime) -> int:
+        """How many calls may be out: one until the key is known to be good."""
+        return 1 if self.needs_key_check(now) else max(1, math.floor(self.window))
+
     def is_cooling(self, now: datetime) -> bool:
         """Whether no call of this bucket may start now."""
         return self.cooldown_until is not None and self.cooldown_until > now
@@ -489,6 +495,14 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class EndedCall:
+    """A call that has ended; its picture may still be finished."""
+
+    lease: LeaseRef
+    attempt_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Opening:
     """What a completion finds before its bytes are written."""
 
@@ -531,6 +545,8 @@ class Lease:
     """Credential id and record."""
     check_key: bool
     duration: timedelta
+    standby: bool = False
+    """Leased ahead of the window, to begin the moment a call ends."""
 
 
 class ExecutionNotFoundError(NotFoundError):
@@ -609,6 +625,16 @@ class LeaseLostError(AbortedError):
     def __init__(self) -> None:
         """Say it."""
         super().__init__("This lease is no longer the current one.")
+
+
+class WindowFullError(ResourceExhaustedError):
+    """The bucket has as many calls out as it may have."""
+
+    reason = "WINDOW_FULL"
+
+    def __init__(self) -> None:
+        """Say it."""
+        super().__init__("This key has as many calls out as it may have. Ask again when one of them has ended.")
 
 
 class BadPictureError(InvalidArgumentError):

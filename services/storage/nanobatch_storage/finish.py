@@ -9,6 +9,7 @@ from nanobatch_runtime.bus import Bus
 from nanobatch_storage.domain import (
     BadPictureError,
     Completion,
+    EndedCall,
     Failure,
     Image,
     ImageKind,
@@ -23,6 +24,15 @@ from nanobatch_storage.ports import Blobs
 from nanobatch_storage.ports_queue import Ledger
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+async def start(ledger: Ledger, bus: Bus, lease: LeaseRef, bucket_id: str, ended: EndedCall | None) -> str:
+    """Open the attempt of a lease. Raises LeaseLostError, WindowFullError."""
+    try:
+        return await ledger.start(lease, bucket_id, ended)
+    finally:
+        if ended is not None:
+            await announce(bus, [])  # another one may stand by now
 
 
 async def end_call(ledger: Ledger, bus: Bus, lease: LeaseRef, attempt_id: str) -> None:

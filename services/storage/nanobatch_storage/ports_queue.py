@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from nanobatch_storage.domain import Completion, Failure, Image, Lease, LeaseRef, Opening, ResultState
+from nanobatch_storage.domain import Completion, EndedCall, Failure, Image, Lease, LeaseRef, Opening, ResultState
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,11 @@ class Leases(Protocol):
 class Ledger(Protocol):
     """Attempts: written before the call, closed once. Every write acts only under the current lease (LeaseLostError)."""
 
-    async def start(self, lease: LeaseRef) -> str:
+    async def start(self, lease: LeaseRef, bucket_id: str, ended: EndedCall | None = None) -> str:
         """Open the attempt of a lease and return its id; the same id when asked again.
 
-        Refused where the execution was cancelled, paused, or the lease has run out.
+        ``ended`` gives its place to this call. Raises LeaseLostError where the execution was cancelled or paused, its
+        bucket changed or cools down, or the lease has run out; WindowFullError where no more calls may be out.
         """
         ...
 

@@ -44,6 +44,7 @@ def lease_to_proto(lease: Lease) -> pb.Lease:
         check_key=lease.check_key,
         attempts=result.attempts,
         crashes=result.crashes,
+        standby=lease.standby,
     )
     message.timeout.FromMilliseconds(settings.timeout_ms)
     message.lease_duration.FromTimedelta(lease.duration)

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import pytest
@@ -13,6 +13,7 @@ from nanobatch_storage.adapters.ledger_sql import SqlLedger
 from nanobatch_storage.domain import (
     Charged,
     Completion,
+    EndedCall,
     ExecutionState,
     Failure,
     FailureClass,
@@ -26,6 +27,7 @@ from nanobatch_storage.domain import (
     Settings,
     UnknownPolicy,
     Usage,
+    WindowFullError,
 )
 from nanobatch_storage.pictures import blob_path
 
@@ -42,14 +44,19 @@ class Queue:
     ledger: SqlLedger
     lag: timedelta = timedelta(0)
     owner: str = ""
+    buckets: dict = field(default_factory=dict)
 
     async def take(self, slots=1):
-        return list((await self.leases.take(slots)).leases)
+        leases = list((await self.leases.take(slots)).leases)
+        self.buckets |= {lease.result.lease_id: lease.execution.bucket_id for lease in leases}
+        return leases
 
     async def started(self, slots=1):
         """Lease and start attempts: pairs of (lease reference, attempt id)."""
-        refs = [ref(lease) for lease in await self.take(slots)]
-        return [(one, await self.ledger.start(one)) for one in refs]
+        return [(ref(lease), await self.start(ref(lease))) for lease in await self.take(slots)]
+
+    async def start(self, lease, ended=None):
+        return await self.ledger.start(lease, self.buckets.get(lease.lease_id, str(uuid.uuid4())), ended)
 
     async def complete(self, lease, attempt_id, usage=PRICE):
         completion = Completion(lease, attempt_id, (picture(),), usage, timedelta(seconds=2), "response")
@@ -82,7 +89,7 @@ def stored(new, owner):
 @pytest.fixture
 async def queue(store):
     made = Queue(store, None, SqlLedger(store.database, window=10))
-    made.leases = SqlLeases(store.database, duration=TTL, loop_lag=lambda: made.lag)
+    made.leases = SqlLeases(store.database, duration=TTL, ahead=0, loop_lag=lambda: made.lag)
     return made
 
 
@@ -144,8 +151,66 @@ async def test_an_ended_call_makes_room_while_its_picture_is_still_being_finishe
     assert len(await queue.take(5)) == 1
     current = await now_of(store, user, execution)
     assert (current.finishing, current.open_attempts) == (0, 8)
-    with pytest.raises(LeaseLostError):
-        await queue.ledger.end_call(lease, attempt)
+    await queue.ledger.end_call(lease, attempt)  # late news of a closed attempt change nothing
+    assert await now_of(store, user, execution) == current
+
+
+class TestStandingBy:
+    @pytest.fixture
+    def ahead(self, store, queue):
+        queue.leases = SqlLeases(store.database, duration=TTL)
+        return queue
+
+    async def test_a_few_are_leased_ahead_of_the_window_and_may_not_start_before_a_call_ends(self, store, ahead, user):
+        await store.execution(user, 20)
+        leases = await ahead.take(32)
+        assert [lease.standby for lease in leases] == [False] * 10 + [True] * 3
+        calls = [(ref(lease), await ahead.start(ref(lease))) for lease in leases[:10]]
+        waiting = ref(leases[10])
+        with pytest.raises(WindowFullError):
+            await ahead.start(waiting)
+        await ahead.ledger.end_call(*calls[0])
+        assert await ahead.start(waiting)
+        assert len(await ahead.take(32)) == 1
+
+    async def test_an_ended_call_gives_its_place_in_the_same_transaction(self, store, ahead, user):
+        execution = await store.execution(user, 20)
+        leases = await ahead.take(32)
+        calls = [(ref(lease), await ahead.start(ref(lease))) for lease in leases[:10]]
+        first, second, third = (ref(lease) for lease in leases[10:])
+        ended = EndedCall(*calls[0])
+        assert await ahead.start(first, ended)
+        with pytest.raises(WindowFullError):
+            await ahead.start(second, ended)  # it gave its place once
+        await ahead.fail(*calls[1], FailureClass.TRANSIENT)
+        assert await ahead.start(second)
+        with pytest.raises(WindowFullError):
+            await ahead.start(third, EndedCall(calls[2][0], "no such attempt"))
+        current = await now_of(store, user, execution)
+        assert (current.open_attempts, current.finishing) == (11, 1)
+
+    async def test_many_who_start_at_once_never_pass_the_window(self, store, ahead, user):
+        execution = await store.execution(user, 40)
+        ahead.leases = SqlLeases(store.database, duration=TTL, ahead=2.0)
+        refs = [ref(lease) for lease in await ahead.take(40)]
+        assert len(refs) == 30
+        outcomes = await asyncio.gather(*(ahead.start(one) for one in refs), return_exceptions=True)
+        assert sum(isinstance(outcome, str) for outcome in outcomes) == 10
+        assert (await now_of(store, user, execution)).open_attempts == 10
+
+    async def test_a_cooldown_or_another_key_sends_those_that_stand_by_back(self, store, ahead, user):
+        execution = await ahead.confirmed(await store.paid(user, 20))
+        first, second, third, *_ = [ref(lease) for lease in await ahead.take(32)]
+        attempt = await ahead.start(first)
+        await ahead.fail(first, attempt, FailureClass.RATE_LIMITED, retry_after=timedelta(seconds=9))
+        with pytest.raises(LeaseLostError):
+            await ahead.start(second)
+        store.clock.advance(timedelta(seconds=9))
+        await store.control.resume(user, execution.id, store.credential(), None)
+        with pytest.raises(LeaseLostError):
+            await ahead.start(third)
+        current = await now_of(store, user, execution)
+        assert (current.processing, current.open_attempts) == (10, 0)
 
 
 async def test_an_unconfirmed_key_is_tried_with_one_result_and_opens_after_confirmation(store, queue, user):
@@ -200,7 +265,7 @@ async def test_a_completion_whose_answer_was_lost_is_recognised(store, queue, us
 async def test_a_start_whose_answer_was_lost_opens_one_attempt(store, queue, user):
     execution = await store.execution(user, 1)
     (lease,) = [ref(one) for one in await queue.take()]
-    assert await queue.ledger.start(lease) == await queue.ledger.start(lease)
+    assert await queue.start(lease) == await queue.start(lease)
     assert (await now_of(store, user, execution)).open_attempts == 1
 
 
@@ -224,7 +289,7 @@ async def test_a_zombies_late_writes_are_all_refused(store, queue, user):
     with pytest.raises(LeaseLostError):
         await queue.fail(zombie, attempt, FailureClass.TRANSIENT)
     with pytest.raises(LeaseLostError):
-        await queue.ledger.start(zombie)
+        await queue.start(zombie)
     assert await queue.leases.extend([zombie]) == [zombie]
     assert await queue.ledger.release([zombie]) == []
     assert await now_of(store, user, execution) == before
@@ -243,7 +308,7 @@ async def test_an_expired_lease_starts_no_call(store, queue, user):
     (lease,) = [ref(one) for one in await queue.take()]
     store.clock.advance(TTL)
     with pytest.raises(LeaseLostError):
-        await queue.ledger.start(lease)
+        await queue.start(lease)
 
 
 async def test_extended_leases_last_and_lost_ones_are_named(store, queue, user):
@@ -416,7 +481,7 @@ class TestFailures:
         for lease in await queue.take(2):
             by_execution[lease.execution.id] = ref(lease)
         lease = by_execution[limited.id]
-        attempt = await queue.ledger.start(lease)
+        attempt = await queue.start(lease)
         wait = timedelta(seconds=26)
         assert await queue.fail(lease, attempt, FailureClass.RATE_LIMITED, retry_after=wait) is ResultState.PENDING
         assert {one.execution.id for one in await queue.take(10)} == {free.id}
@@ -451,7 +516,7 @@ class TestFailures:
             assert (current.state, current.pause_reason) == (ExecutionState.PAUSED, reason)
         for waiting in unstarted:
             with pytest.raises(LeaseLostError):
-                await queue.ledger.start(waiting)
+                await queue.start(waiting)
         for started, its_attempt in rest:  # what is out comes home
             assert await queue.complete(started, its_attempt) is ResultState.COMPLETED
         assert await queue.take(10) == []
@@ -488,7 +553,7 @@ class TestCancelledWhileOut:
     async def test_no_call_starts_after_it(self, store, queue, user):
         _, _, _, unstarted = await self.out(store, queue, user)
         with pytest.raises(LeaseLostError):
-            await queue.ledger.start(unstarted)
+            await queue.start(unstarted)
         assert await queue.take(10) == []
 
     async def test_a_late_picture_is_kept_with_its_cost_and_the_state_stays(self, store, queue, user):
@@ -527,7 +592,7 @@ async def test_a_pause_lets_calls_that_are_out_come_home_and_starts_none(store, 
     (unstarted,) = [ref(one) for one in await queue.take(1)]
     await store.control.pause(user, execution.id)
     with pytest.raises(LeaseLostError):
-        await queue.ledger.start(unstarted)
+        await queue.start(unstarted)
     assert await queue.complete(lease, attempt) is ResultState.COMPLETED
     assert await queue.take(5) == []
     current = await now_of(store, user, execution)
@@ -539,7 +604,7 @@ async def test_a_pause_lets_calls_that_are_out_come_home_and_starts_none(store, 
 async def test_rubbish_ids_are_lost_leases_and_no_database_error(store, queue):
     for rubbish in (LeaseRef("", ""), LeaseRef("x'; --", "y"), LeaseRef(str(uuid.uuid4()), "no")):
         with pytest.raises(LeaseLostError):
-            await queue.ledger.start(rubbish)
+            await queue.start(rubbish)
 
 
 async def test_counts_are_the_rows_after_any_mixture(store, queue, user):
@@ -548,7 +613,7 @@ async def test_counts_are_the_rows_after_any_mixture(store, queue, user):
 
     async def one(lease, number):
         try:
-            attempt = await queue.ledger.start(lease)
+            attempt = await queue.start(lease)
             if number % 3:
                 await queue.complete(lease, attempt)
             else:

@@ -11,7 +11,7 @@ import grpc
 from nanobatch.storage.v1 import lease_service_pb2 as pb
 from nanobatch.storage.v1.lease_service_pb2_grpc import LeaseServiceStub
 from nanobatch_generator.adapters.errors_grpc import answer, translated
-from nanobatch_generator.domain import Failure, Lease, LeaseRef
+from nanobatch_generator.domain import EndedCall, Failure, Lease, LeaseRef, WindowFullError
 from nanobatch_generator.translate import (
     duration,
     failure_to_proto,
@@ -20,6 +20,7 @@ from nanobatch_generator.translate import (
     ref_to_proto,
     state_name,
 )
+from nanobatch_runtime.errors import RemoteError
 from nanobatch_runtime.rpc import options
 from nanobatch_runtime.rpc.channel import UNARY_LIMIT
 
@@ -49,15 +50,23 @@ class GrpcLeases:
         request = pb.ReleaseLeasesRequest(leases=[ref_to_proto(ref) for ref in refs])
         await answer(self._stub.ReleaseLeases(request, timeout=_LIMIT))
 
-    async def start_attempt(self, ref: LeaseRef) -> str:
+    async def start_attempt(self, lease: Lease, ended: EndedCall | None = None) -> str:
         """See the port."""
-        request = pb.StartAttemptRequest(lease=ref_to_proto(ref))
-        return (await answer(self._stub.StartAttempt(request, timeout=_LIMIT))).attempt_id
+        request = pb.StartAttemptRequest(
+            lease=ref_to_proto(lease.ref),
+            bucket_id=lease.bucket_id,
+            ended=_ended(ended) if ended is not None else None,
+        )
+        try:
+            return (await answer(self._stub.StartAttempt(request, timeout=_LIMIT))).attempt_id
+        except RemoteError as error:
+            if error.reason == "WINDOW_FULL":
+                raise WindowFullError(error.message) from error
+            raise
 
-    async def end_call(self, ref: LeaseRef, attempt_id: str) -> None:
+    async def end_call(self, ended: EndedCall) -> None:
         """See the port."""
-        request = pb.EndCallRequest(lease=ref_to_proto(ref), attempt_id=attempt_id)
-        await answer(self._stub.EndCall(request, timeout=_PACE_LIMIT))
+        await answer(self._stub.EndCall(_ended(ended), timeout=_PACE_LIMIT))
 
     async def fail(self, ref: LeaseRef, attempt_id: str, failure: Failure) -> str:
         """See the port."""
@@ -70,6 +79,10 @@ class GrpcLeases:
         """See the port."""
         request = pb.ConfirmKeyRequest(lease=ref_to_proto(ref), bucket_id=bucket_id)
         await answer(self._stub.ConfirmKey(request, timeout=_LIMIT))
+
+
+def _ended(ended: EndedCall) -> pb.EndCallRequest:
+    return pb.EndCallRequest(lease=ref_to_proto(ended.ref), attempt_id=ended.attempt_id)
 
 
 class GrpcLeaseExtender:

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, ScalarSelect, bindparam, case, func, or_, 
 from nanobatch_storage.adapters import ledger_sql, rows
 from nanobatch_storage.adapters.credentials_sql import wipe_key_if_done
 from nanobatch_storage.adapters.database import Database, Transaction
-from nanobatch_storage.adapters.tables import buckets, credentials, executions, results
+from nanobatch_storage.adapters.tables import ACTIVE, buckets, credentials, executions, results
 from nanobatch_storage.domain import (
     RUNNABLE_EXECUTION_STATES,
     Bucket,
@@ -29,8 +29,6 @@ from nanobatch_storage.domain import (
 )
 from nanobatch_storage.fairness import Candidate, share
 from nanobatch_storage.ports_queue import Taken
-
-_ACTIVE = or_(executions.c.state.in_(["PENDING", "PROCESSING", "PAUSED"]), executions.c.open_attempts > 0)
 
 
 def _in_flight() -> ColumnElement[int]:
@@ -60,9 +58,9 @@ _SURVEY = select(
     _in_flight().label("in_flight"),
     _first(ResultState.PENDING).label("first_waiting"),
     _first(ResultState.PROCESSING).label("first_expiry"),
-).where(_ACTIVE)
+).where(ACTIVE)
 _BUCKETS = select(buckets).where(buckets.c.id.in_(bindparam("ids", expanding=True)))
-_IN_FLIGHT = select(func.sum(_in_flight())).where(_ACTIVE, executions.c.bucket_id == bindparam("bucket_id"))
+_IN_FLIGHT = select(func.sum(_in_flight())).where(ACTIVE, executions.c.bucket_id == bindparam("bucket_id"))
 # PROCESSING sorts behind PENDING: descending brings lost leases first. The ids picked are locked and stay picked: unlike
 # UPDATE ... IN (SELECT ... LIMIT), no plan can take more of them.
 _PICK = (
@@ -93,9 +91,18 @@ class SqlLeases:
     """See :class:`nanobatch_storage.ports_queue.Leases`."""
 
     def __init__(
-        self, database: Database, *, duration: timedelta, loop_lag: Callable[[], timedelta] = lambda: timedelta(0)
+        self,
+        database: Database,
+        *,
+        duration: timedelta,
+        ahead: float = 0.25,
+        loop_lag: Callable[[], timedelta] = lambda: timedelta(0),
     ) -> None:
-        """``loop_lag`` says for how long no heartbeat could arrive lately; no lease counts as expired within it."""
+        """``ahead`` of each window is leased besides, so that a result stands ready when a call ends.
+
+        ``loop_lag`` says for how long no heartbeat could arrive lately; no lease counts as expired within it.
+        """
+        self._ahead = ahead
         self._database = database
         self._duration = duration
         self._loop_lag = loop_lag
@@ -126,7 +133,7 @@ class SqlLeases:
         found = await tx.connection.execute(_BUCKETS, {"ids": list(in_flight)})
         by_id = {row.id: rows.bucket_from(row) for row in found}
         for bucket in by_id.values():
-            survey.room[bucket.id] = _window(bucket, tx.now) - in_flight[bucket.id]
+            survey.room[bucket.id] = self._places(bucket, tx.now) - in_flight[bucket.id]
         expired = tx.now - self._loop_lag()
         for row in active:
             if row.state not in RUNNABLE_EXECUTION_STATES:
@@ -148,6 +155,11 @@ class SqlLeases:
             )
         return survey
 
+    def _places(self, bucket: Bucket, now: datetime) -> int:
+        """How many results of a bucket may be leased: its window, and a few that stand by."""
+        window = bucket.calls_allowed(now)
+        return window if bucket.needs_key_check(now) else window + math.ceil(window * self._ahead)
+
     async def _take_from(self, execution_id: str, bucket_id: str, count: int) -> tuple[list[Lease], bool]:
         async def work(tx: Transaction) -> tuple[list[Lease], bool]:
             bucket = await rows.lock_bucket(tx, bucket_id)
@@ -160,7 +172,7 @@ class SqlLeases:
             ):
                 return [], False
             before = execution.revision
-            picked = await self._pick(tx, execution, bucket, count)
+            picked, free = await self._pick(tx, execution, bucket, count)
             leased = await self._lease(tx, execution, picked)
             if execution.revision == before:
                 return [], False
@@ -169,14 +181,23 @@ class SqlLeases:
             await rows.save(tx, [execution])
             key = await _key_of(tx, execution)
             check = bucket.needs_key_check(tx.now)
-            return [Lease(execution, result, key, check, self._duration) for result in leased], True
+            return [
+                Lease(execution, result, key, check, self._duration, standby=place >= free)
+                for place, result in enumerate(leased)
+            ], True
 
         return await self._database.write(work)
 
-    async def _pick(self, tx: Transaction, execution: Execution, bucket: Bucket, count: int) -> list[Result]:
-        """Lock up to ``count`` ready results; lost ones first, waiting ones as far as the window has room."""
+    async def _pick(
+        self, tx: Transaction, execution: Execution, bucket: Bucket, count: int
+    ) -> tuple[list[Result], int]:
+        """Lock up to ``count`` ready results; lost ones first, waiting ones as far as there are places.
+
+        Returns them with how many of them may begin at once: the others stand by.
+        """
         in_flight = (await tx.connection.execute(_IN_FLIGHT, {"bucket_id": bucket.id})).scalar_one()
-        room = _window(bucket, tx.now) - int(in_flight or 0)
+        room = self._places(bucket, tx.now) - int(in_flight or 0)
+        free = bucket.calls_allowed(tx.now) - int(in_flight or 0)
         names = {"execution_id": execution.id, "now": tx.now, "expired": tx.now - self._loop_lag(), "count": count}
         picked: list[Result] = []
         for row in await tx.connection.execute(_PICK, names):
@@ -185,8 +206,10 @@ class SqlLeases:
                 if room <= 0:
                     continue
                 room -= 1
+            else:
+                free += 1  # it still counts as in flight
             picked.append(result)
-        return picked
+        return picked, free
 
     async def _lease(self, tx: Transaction, execution: Execution, picked: Sequence[Result]) -> list[Result]:
         leased: list[Result] = []
@@ -286,11 +309,6 @@ class SqlLeases:
             if await self._database.write(work):
                 resumed.append(execution_id)
         return resumed
-
-
-def _window(bucket: Bucket, now: datetime) -> int:
-    """Calls in flight that a bucket may have: one until its key is known to be good."""
-    return 1 if bucket.needs_key_check(now) else max(1, math.floor(bucket.window))
 
 
 async def _key_of(tx: Transaction, execution: Execution) -> tuple[str, EncryptedKey] | None:

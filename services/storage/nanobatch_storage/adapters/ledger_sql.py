@@ -7,20 +7,21 @@ from collections.abc import Sequence
 from dataclasses import fields
 from datetime import timedelta
 
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import bindparam, func, insert, select
 
 from nanobatch_runtime.ids import is_id
 from nanobatch_storage import pacing, policy
 from nanobatch_storage.adapters import rows
 from nanobatch_storage.adapters.credentials_sql import wipe_key_if_done
 from nanobatch_storage.adapters.database import Database, Transaction
-from nanobatch_storage.adapters.tables import attempts, buckets, executions, images, results
+from nanobatch_storage.adapters.tables import ACTIVE, attempts, buckets, executions, images, results
 from nanobatch_storage.domain import (
     RUNNABLE_EXECUTION_STATES,
     Attempt,
     Bucket,
     Charged,
     Completion,
+    EndedCall,
     Execution,
     ExecutionState,
     Failure,
@@ -33,6 +34,7 @@ from nanobatch_storage.domain import (
     Result,
     ResultState,
     Usage,
+    WindowFullError,
 )
 from nanobatch_storage.policy import BucketEffect, Next, Verdict
 
@@ -45,57 +47,72 @@ class SqlLedger:
         self._database = database
         self._window = window
 
-    async def start(self, lease: LeaseRef) -> str:
-        """Open the attempt of a lease and return its id; again the same id. Raises LeaseLostError."""
+    async def start(self, lease: LeaseRef, bucket_id: str, ended: EndedCall | None = None) -> str:
+        """Open the attempt of a lease and return its id; again the same id. Raises LeaseLostError, WindowFullError."""
 
-        async def work(tx: Transaction) -> str | None:
-            execution, result, attempt = await _fenced(tx, lease)
-            if attempt is not None and attempt.charged is None:
-                return attempt.id
-            expired = result.lease_expires_at is None or result.lease_expires_at <= tx.now
-            if attempt is not None or result.state is not ResultState.PROCESSING or expired:
+        async def work(tx: Transaction) -> str | LeaseLostError | WindowFullError:
+            bucket = await rows.find_bucket(tx, bucket_id)
+            if bucket is None:
                 raise LeaseLostError
-            if execution.state not in RUNNABLE_EXECUTION_STATES:
-                give_back(execution, result)
-                result.ready_at = tx.now
+            execution, result, attempt = await _fenced(tx, lease)
+            told = ended is not None and await _end_call(tx, execution, ended)
+            outcome = await self._start(tx, bucket, execution, result, attempt)
+            if told or not isinstance(outcome, WindowFullError):
                 await rows.save(tx, [result])
                 await rows.save(tx, [execution])
-                return None
-            new = Attempt(
-                id=str(uuid.uuid4()),
-                user_id=result.user_id,
-                execution_id=execution.id,
-                result_id=result.id,
-                bucket_id=execution.bucket_id,
-                job_id=None,
-                lease_id=lease.lease_id,
-                model=execution.model,
-                reserved_micros=result.reserved_micros,
-                start_time=tx.now,
-            )
-            result.reserved_micros = 0
-            execution.open_attempts += 1
-            await rows.add(tx, [new])
-            await rows.save(tx, [result])
-            await rows.save(tx, [execution])
-            return new.id
+            return outcome
 
-        attempt_id = await self._database.write(work)
-        if attempt_id is None:
+        if not is_id(bucket_id):
             raise LeaseLostError
-        return attempt_id
+        try:
+            outcome = await self._database.write(work)
+        except LeaseLostError:
+            if ended is not None:
+                await self.end_call(ended.lease, ended.attempt_id)
+            raise
+        if isinstance(outcome, str):
+            return outcome
+        raise outcome
+
+    async def _start(
+        self, tx: Transaction, bucket: Bucket, execution: Execution, result: Result, attempt: Attempt | None
+    ) -> str | LeaseLostError | WindowFullError:
+        if attempt is not None and attempt.charged is None:
+            return attempt.id
+        expired = result.lease_expires_at is None or result.lease_expires_at <= tx.now
+        if attempt is not None or result.state is not ResultState.PROCESSING or expired:
+            return LeaseLostError()
+        stopped = execution.state not in RUNNABLE_EXECUTION_STATES or bucket.is_cooling(tx.now)
+        if stopped or execution.bucket_id != bucket.id:  # another key since: this lease carries the old one
+            give_back(execution, result)
+            result.ready_at = tx.now
+            return LeaseLostError()
+        out = int((await tx.connection.execute(_CALLS_OUT, {"bucket_id": bucket.id, "id": execution.id})).scalar() or 0)
+        if out + execution.open_attempts - execution.finishing >= bucket.calls_allowed(tx.now):
+            return WindowFullError()
+        new = Attempt(
+            id=str(uuid.uuid4()),
+            user_id=result.user_id,
+            execution_id=execution.id,
+            result_id=result.id,
+            bucket_id=execution.bucket_id,
+            job_id=None,
+            lease_id=result.lease_id or "",
+            model=execution.model,
+            reserved_micros=result.reserved_micros,
+            start_time=tx.now,
+        )
+        result.reserved_micros = 0
+        execution.open_attempts += 1
+        await rows.add(tx, [new])
+        return new.id
 
     async def end_call(self, lease: LeaseRef, attempt_id: str) -> None:
         """Note that the call has ended: its place in the window is free. Raises LeaseLostError."""
 
         async def work(tx: Transaction) -> None:
-            execution, _, attempt = await _fenced(tx, lease)
-            if attempt is None or attempt.id != attempt_id or attempt.charged is not None:
-                raise LeaseLostError
-            if attempt.answer_time is None:
-                attempt.answer_time = tx.now
-                execution.finishing += 1
-                await rows.save(tx, [attempt])
+            execution, _, _ = await _fenced(tx, lease)
+            if await _end_call(tx, execution, EndedCall(lease, attempt_id)):
                 await rows.save(tx, [execution])
 
         await self._database.write(work)
@@ -295,6 +312,23 @@ class SqlLedger:
         await self._database.write(work)
 
 
+async def _end_call(tx: Transaction, execution: Execution, ended: EndedCall) -> bool:
+    """Note the end of a call of ``execution``; returns whether it was news. What is not its open attempt tells nothing."""
+    if not is_id(ended.lease.lease_id) or not is_id(ended.lease.result_id):
+        return False
+    names = {"result_id": ended.lease.result_id, "lease_id": ended.lease.lease_id}
+    row = (await tx.connection.execute(_ATTEMPT, names)).one_or_none()
+    attempt = None if row is None else rows.attempt_from(row)
+    if attempt is None or attempt.id != ended.attempt_id or attempt.execution_id != execution.id:
+        return False
+    if attempt.charged is not None or attempt.answer_time is not None:
+        return False
+    attempt.answer_time = tx.now
+    execution.finishing += 1
+    await rows.save(tx, [attempt])
+    return True
+
+
 async def close_lost(tx: Transaction, execution: Execution, lost: Sequence[Result]) -> set[str]:
     """Close the attempts of leases that ran out, before their results are leased anew.
 
@@ -355,6 +389,9 @@ _LOOK = (
 )
 _LOCKED_EXECUTION = rows.for_update(_EXECUTION)
 _LOCKED_RESULT = rows.for_update(select(results).where(results.c.id == bindparam("result_id")))
+_CALLS_OUT = select(func.sum(executions.c.open_attempts - executions.c.finishing)).where(
+    executions.c.bucket_id == bindparam("bucket_id"), executions.c.id != bindparam("id"), ACTIVE
+)
 _BUCKET = select(buckets).where(buckets.c.id == bindparam("bucket_id"))
 
 

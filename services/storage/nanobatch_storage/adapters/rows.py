@@ -129,6 +129,12 @@ async def lock_bucket(tx: Transaction, bucket_id: str) -> Bucket:
     return bucket_from((await tx.connection.execute(_LOCK_BUCKET, {"bucket_id": bucket_id})).one())
 
 
+async def find_bucket(tx: Transaction, bucket_id: str) -> Bucket | None:
+    """Lock a bucket, or return None where there is none."""
+    row = (await tx.connection.execute(_LOCK_BUCKET, {"bucket_id": bucket_id})).one_or_none()
+    return None if row is None else bucket_from(row)
+
+
 async def lock_execution(tx: Transaction, execution_id: str) -> Execution | None:
     """Lock an execution, or return None where there is none."""
     row = (await tx.connection.execute(_LOCK_EXECUTION, {"execution_id": execution_id})).one_or_none()

@@ -23,6 +23,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     Uuid,
+    or_,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -300,3 +301,6 @@ images = Table(
     Column("expire_time", UtcDateTime, comment="an upload goes then unless an execution has used it"),
     Index("ix_images_expire", "expire_time", **_where("expire_time is not null")),
 )
+
+ACTIVE = or_(executions.c.state.in_(["PENDING", "PROCESSING", "PAUSED"]), executions.c.open_attempts > 0)
+"""Executions that may have calls out or to come; what ``ix_executions_active`` indexes."""

@@ -14,7 +14,7 @@ from nanobatch.storage.v1 import lease_service_pb2_grpc
 from nanobatch_runtime.bus import Bus
 from nanobatch_runtime.errors import InvalidArgumentError
 from nanobatch_storage import finish, lease
-from nanobatch_storage.domain import Completion
+from nanobatch_storage.domain import Completion, EndedCall
 from nanobatch_storage.ports import Blobs
 from nanobatch_storage.ports_queue import Leases, Ledger
 from nanobatch_storage.translate_leases import (
@@ -58,7 +58,12 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
 
     async def StartAttempt(self, request: pb.StartAttemptRequest, context: Context) -> pb.StartAttemptResponse:
         """See the contract."""
-        return pb.StartAttemptResponse(attempt_id=await self._ledger.start(ref_from_proto(request.lease)))
+        ended = None
+        if request.HasField("ended"):
+            ended = EndedCall(ref_from_proto(request.ended.lease), request.ended.attempt_id)
+        lease_ref = ref_from_proto(request.lease)
+        attempt_id = await finish.start(self._ledger, self._bus, lease_ref, request.bucket_id, ended)
+        return pb.StartAttemptResponse(attempt_id=attempt_id)
 
     async def EndCall(self, request: pb.EndCallRequest, context: Context) -> pb.EndCallResponse:
         """See the contract."""

@@ -29,15 +29,15 @@ from nanobatch.gateway.v1 import image_pb2 as nanobatch_dot_gateway_dot_v1_dot_i
 from nanobatch.storage.v1 import common_pb2 as nanobatch_dot_storage_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(nanobatch/storage/v1/lease_service.proto\x12\x14nanobatch.storage.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$nanobatch/gateway/v1/execution.proto\x1a nanobatch/gateway/v1/image.proto\x1a!nanobatch/storage/v1/common.proto\"S\n\x13LeaseResultsRequest\x12\x13\n\x0bmax_results\x18\x01 \x01(\x05\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"C\n\x14LeaseResultsResponse\x12+\n\x06leases\x18\x01 \x03(\x0b\x32\x1b.nanobatch.storage.v1.Lease\"`\n\x10LeasedCredential\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12/\n\x03key\x18\x03 \x01(\x0b\x32\".nanobatch.storage.v1.EncryptedKey\"\xc8\x04\n\x05Lease\x12\x11\n\tresult_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0elease_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x65xecution_id\x18\x05 \x01(\t\x12\x0f\n\x07user_id\x18\x06 \x01(\t\x12\x13\n\x0b\x62\x61tch_index\x18\x07 \x01(\x05\x12\x11\n\tvariation\x18\x08 \x01(\x05\x12\r\n\x05model\x18\t \x01(\t\x12\x10\n\x08provider\x18\n \x01(\t\x12\x0e\n\x06prompt\x18\x0b \x01(\t\x12\x17\n\x0fsource_image_id\x18\x0c \x01(\t\x12\x1b\n\x13reference_image_ids\x18\r \x03(\t\x12\x33\n\x06output\x18\x0e \x01(\x0b\x32#.nanobatch.gateway.v1.OutputOptions\x12\x11\n\x04seed\x18\x0f \x01(\x05H\x00\x88\x01\x01\x12*\n\x07timeout\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12:\n\ncredential\x18\x11 \x01(\x0b\x32&.nanobatch.storage.v1.LeasedCredential\x12\x11\n\tbucket_id\x18\x12 \x01(\t\x12\x11\n\tcheck_key\x18\x13 \x01(\x08\x12\x10\n\x08\x61ttempts\x18\x14 \x01(\x05\x12\x0f\n\x07\x63rashes\x18\x15 \x01(\x05\x42\x07\n\x05_seed\"/\n\x08LeaseRef\x12\x11\n\tresult_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\"E\n\x13\x45xtendLeasesRequest\x12.\n\x06leases\x18\x01 \x03(\x0b\x32\x1e.nanobatch.storage.v1.LeaseRef\"D\n\x14\x45xtendLeasesResponse\x12,\n\x04lost\x18\x01 \x03(\x0b\x32\x1e.nanobatch.storage.v1.LeaseRef\"F\n\x14ReleaseLeasesRequest\x12.\n\x06leases\x18\x01 \x03(\x0b\x32\x1e.nanobatch.storage.v1.LeaseRef\"\x17\n\x15ReleaseLeasesResponse\"D\n\x13StartAttemptRequest\x12-\n\x05lease\x18\x01 \x01(\x0b\x32\x1e.nanobatch.storage.v1.LeaseRef\"*\n\x14StartAttemptResponse\x12\x12\n\nattempt_id\x18\x01 \x01(\t\"S\n\x0e\x45ndCallRequest\x12-\n\x05lease\x18\x01 \x01(\x0b\x32\x1e.nanobatch.storage.v1.LeaseRef\x12\x12\n\nattempt_id\x18\x02 \x01(\t\"\x11\n\x0f\x45ndCallResponse\"}\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x1a\n\x12text_output_tokens\x18\x02 \x01(\x03\x12\x1b\n\x13image_output_tokens\x18\x03 \x01(\x03\x12\x13\n\x0b\x63ost_micros\x18\x04 \x01(\x03\x12\x10\n\x08reported\x18\x05 \x01(\x08\"\x9b\x01\n\x08NewImage\x12\n\n\x02id\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.nanobatch.gateway.v1.ImageKind\x12\x11\n\tmime_type\x18\x03 \x01(\t\x12\r\n\x05width\x18\x04 \x01(\x05\x12\x0e\n\x06height\x18\x05 \x01(\x05\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x12\x0e\n\x06sha256\x18\x07 \x01(\t\"\x83\x02\n\x10\x43ompletionHeader\x12-\n\x05lease\x18\x01 \x01(\x0b\x32\x1e.nanobatch.storage.v1.LeaseRef\x12\x12\n\nattempt_id\x18\x02 \x01(\t\x12.\n\x06images\x18\x03 \x03(\x0b\x32\x1e.nanobatch.storage.v1.NewImage\x12*\n\x05usage\x18\x04 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Usage\x12\x32\n\x0fprocessing_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1c\n\x14provider_response_id\x18\x06 \x01(\t\"j\n\x15\x43ompleteResultRequest\x12\x38\n\x06header\x18\x01 \x01(\x0b\x32&.nanobatch.storage.v1.CompletionHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04\x64\x61ta\"J\n\x16\x43ompleteResultResponse\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.nanobatch.gateway.v1.ResultState\"\xda\x02\n\x07\x46\x61ilure\x12\x39\n\rfailure_class\x18\x01 \x01(\x0e\x32\".nanobatch.storage.v1.FailureClass\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12.\n\x07\x63harged\x18\x04 \x01(\x0e\x32\x1d.nanobatch.gateway.v1.Charged\x12*\n\x05usage\x18\x05 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Usage\x12.\n\x0bretry_after\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fprovider_status\x18\x07 \x01(\t\x12\x1c\n\x14provider_response_id\x18\x08 \x01(\t\x12\x32\n\x0fprocessing_time\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\x86\x01\n\x11\x46\x61ilResultRequest\x12-\n\x05lease\x18\x01 \x01(\x0b\x32\x1e.nanobatch.storage.v1.LeaseRef\x12\x12\n\nattempt_id\x18\x02 \x01(\t\x12.\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1d.nanobatch.storage.v1.Failure\"F\n\x12\x46\x61ilResultResponse\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.nanobatch.gateway.v1.ResultState\"U\n\x11\x43onfirmKeyRequest\x12-\n\x05lease\x18\x01 \x01(\x0b\x32\x1e.nanobatch.storage.v1.LeaseRef\x12\x11\n\tbucket_id\x18\x02 \x01(\t\"\x14\n\x12\x43onfirmKeyResponse*\x8b\x03\n\x0c\x46\x61ilureClass\x12\x1d\n\x19\x46\x41ILURE_CLASS_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46\x41ILURE_CLASS_TRANSIENT\x10\x01\x12\x1c\n\x18\x46\x41ILURE_CLASS_OVERLOADED\x10\x02\x12\x19\n\x15\x46\x41ILURE_CLASS_UNKNOWN\x10\x03\x12\x19\n\x15\x46\x41ILURE_CLASS_DAMAGED\x10\x04\x12\x17\n\x13\x46\x41ILURE_CLASS_EMPTY\x10\x05\x12\x1e\n\x1a\x46\x41ILURE_CLASS_RATE_LIMITED\x10\x06\x12\x1b\n\x17\x46\x41ILURE_CLASS_QUOTA_DAY\x10\x07\x12\x1d\n\x19\x46\x41ILURE_CLASS_KEY_INVALID\x10\x08\x12\x1e\n\x1a\x46\x41ILURE_CLASS_KEY_UNUSABLE\x10\t\x12\x19\n\x15\x46\x41ILURE_CLASS_BLOCKED\x10\n\x12\x1c\n\x18\x46\x41ILURE_CLASS_MODEL_GONE\x10\x0b\x12\x1d\n\x19\x46\x41ILURE_CLASS_BAD_REQUEST\x10\x0c\x32\xb6\x06\n\x0cLeaseService\x12\x65\n\x0cLeaseResults\x12).nanobatch.storage.v1.LeaseResultsRequest\x1a*.nanobatch.storage.v1.LeaseResultsResponse\x12\x65\n\x0c\x45xtendLeases\x12).nanobatch.storage.v1.ExtendLeasesRequest\x1a*.nanobatch.storage.v1.ExtendLeasesResponse\x12h\n\rReleaseLeases\x12*.nanobatch.storage.v1.ReleaseLeasesRequest\x1a+.nanobatch.storage.v1.ReleaseLeasesResponse\x12\x65\n\x0cStartAttempt\x12).nanobatch.storage.v1.StartAttemptRequest\x1a*.nanobatch.storage.v1.StartAttemptResponse\x12V\n\x07\x45ndCall\x12$.nanobatch.storage.v1.EndCallRequest\x1a%.nanobatch.storage.v1.EndCallResponse\x12m\n\x0e\x43ompleteResult\x12+.nanobatch.storage.v1.CompleteResultRequest\x1a,.nanobatch.storage.v1.CompleteResultResponse(\x01\x12_\n\nFailResult\x12\'.nanobatch.storage.v1.FailResultRequest\x1a(.nanobatch.storage.v1.FailResultResponse\x12_\n\nConfirmKey\x12\'.nanobatch.storage.v1.ConfirmKeyRequest\x1a(.nanobatch.storage.v1.ConfirmKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(nanobatch/storage/v1/lease_service.proto\x12\x14nanobatch.storage.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$nanobatch/gateway/v1/execution.proto\x1a nanobatch/gateway/v1/image.proto\x1a!nanobatch/storage/v1/common.proto\"S\n\x13LeaseResultsRequest\x12\x13\n\x0bmax_results\x18\x01 \x01(\x05\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"C\n\x14LeaseResultsResponse\x12+\n\x06leases\x18\x01 \x03(\x0b\x32\x1b.nanobatch.storage.v1.Lease\"`\n\x10LeasedCredential\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12/\n\x03key\x18\x03 \x01(\x0b\x32\".nanobatch.storage.v1.EncryptedKey\"\xd9\x04\n\x05Lease\x12\x11\n\tresult_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0elease_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x65xecution_id\x18\x05 \x01(\t\x12\x0f\n\x07user_id\x18\x06 \x01(\t\x12\x13\n\x0b\x62\x61tch_index\x18\x07 \x01(\x05\x12\x11\n\tvariation\x18\x08 \x01(\x05\x12\r\n\x05model\x18\t \x01(\t\x12\x10\n\x08provider\x18\n \x01(\t\x12\x0e\n\x06prompt\x18\x0b \x01(\t\x12\x17\n\x0fsource_image_id\x18\x0c \x01(\t\x12\x1b\n\x13reference_image_ids\x18\r \x03(\t\x12\x33\n\x06output\x18\x0e \x01(\x0b\x32#.nanobatch.gateway.v1.OutputOptions\x12\x11\n\x04seed\x18\x0f \x01(\x05H\x00\x88\x01\x01\x12*\n\x07timeout\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12:\n\ncredential\x18\x11 \x01(\x0b\x32&.nanobatch.storage.v1.LeasedCredential\x12\x11\n\tbucket_id\x18\x12 \x01(\t\x12\x11\n\tcheck_key\x18\x13 \x01(\x08\x12\x10\n\x08\x61ttempts\x18\x14 \x01(\x05\x12\x0f\n\x07\x63rashes\x18\x15 \x01(\x05\x12\x0f\n\x07standby\x18\x16 \x01(\x08\x42\x07\n\x05_seed\"/\n\x08LeaseRef\x12\x11\n\tresult_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\"E\n\x13\x45xtendLeasesRequest\x12.\n\x06leases\x18\x01 \x03(\x0b\x32\x1e.nanobatch.storage.v1.LeaseRef\"D\n\x14\x45xtendLeasesResponse\x12,\n\x04lost\x18\x01 \x03(\x0b\x32\x1e.nanobatch.storage.v1.LeaseRef\"F\n\x14ReleaseLeasesRequest\x12.\n\x06leases\x18\x01 \x03(\x0b\x32\x1e.nanobatch.storage.v1.LeaseRef\"\x17\n\x15ReleaseLeasesResponse\"\x8c\x01\n\x13StartAttemptRequest\x12-\n\x05lease\x18\x01 \x01(\x0b\x32\x1e.nanobatch.storage.v1.LeaseRef\x12\x11\n\tbucket_id\x18\x02 \x01(\t\x12\x33\n\x05\x65nded\x18\x03 \x01(\x0b\x32$.nanobatch.storage.v1.EndCallRequest\"*\n\x14StartAttemptResponse\x12\x12\n\nattempt_id\x18\x01 \x01(\t\"S\n\x0e\x45ndCallRequest\x12-\n\x05lease\x18\x01 \x01(\x0b\x32\x1e.nanobatch.storage.v1.LeaseRef\x12\x12\n\nattempt_id\x18\x02 \x01(\t\"\x11\n\x0f\x45ndCallResponse\"}\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x1a\n\x12text_output_tokens\x18\x02 \x01(\x03\x12\x1b\n\x13image_output_tokens\x18\x03 \x01(\x03\x12\x13\n\x0b\x63ost_micros\x18\x04 \x01(\x03\x12\x10\n\x08reported\x18\x05 \x01(\x08\"\x9b\x01\n\x08NewImage\x12\n\n\x02id\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.nanobatch.gateway.v1.ImageKind\x12\x11\n\tmime_type\x18\x03 \x01(\t\x12\r\n\x05width\x18\x04 \x01(\x05\x12\x0e\n\x06height\x18\x05 \x01(\x05\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x12\x0e\n\x06sha256\x18\x07 \x01(\t\"\x83\x02\n\x10\x43ompletionHeader\x12-\n\x05lease\x18\x01 \x01(\x0b\x32\x1e.nanobatch.storage.v1.LeaseRef\x12\x12\n\nattempt_id\x18\x02 \x01(\t\x12.\n\x06images\x18\x03 \x03(\x0b\x32\x1e.nanobatch.storage.v1.NewImage\x12*\n\x05usage\x18\x04 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Usage\x12\x32\n\x0fprocessing_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1c\n\x14provider_response_id\x18\x06 \x01(\t\"j\n\x15\x43ompleteResultRequest\x12\x38\n\x06header\x18\x01 \x01(\x0b\x32&.nanobatch.storage.v1.CompletionHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04\x64\x61ta\"J\n\x16\x43ompleteResultResponse\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.nanobatch.gateway.v1.ResultState\"\xda\x02\n\x07\x46\x61ilure\x12\x39\n\rfailure_class\x18\x01 \x01(\x0e\x32\".nanobatch.storage.v1.FailureClass\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12.\n\x07\x63harged\x18\x04 \x01(\x0e\x32\x1d.nanobatch.gateway.v1.Charged\x12*\n\x05usage\x18\x05 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Usage\x12.\n\x0bretry_after\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fprovider_status\x18\x07 \x01(\t\x12\x1c\n\x14provider_response_id\x18\x08 \x01(\t\x12\x32\n\x0fprocessing_time\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\x86\x01\n\x11\x46\x61ilResultRequest\x12-\n\x05lease\x18\x01 \x01(\x0b\x32\x1e.nanobatch.storage.v1.LeaseRef\x12\x12\n\nattempt_id\x18\x02 \x01(\t\x12.\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1d.nanobatch.storage.v1.Failure\"F\n\x12\x46\x61ilResultResponse\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.nanobatch.gateway.v1.ResultState\"U\n\x11\x43onfirmKeyRequest\x12-\n\x05lease\x18\x01 \x01(\x0b\x32\x1e.nanobatch.storage.v1.LeaseRef\x12\x11\n\tbucket_id\x18\x02 \x01(\t\"\x14\n\x12\x43onfirmKeyResponse*\x8b\x03\n\x0c\x46\x61ilureClass\x12\x1d\n\x19\x46\x41ILURE_CLASS_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46\x41ILURE_CLASS_TRANSIENT\x10\x01\x12\x1c\n\x18\x46\x41ILURE_CLASS_OVERLOADED\x10\x02\x12\x19\n\x15\x46\x41ILURE_CLASS_UNKNOWN\x10\x03\x12\x19\n\x15\x46\x41ILURE_CLASS_DAMAGED\x10\x04\x12\x17\n\x13\x46\x41ILURE_CLASS_EMPTY\x10\x05\x12\x1e\n\x1a\x46\x41ILURE_CLASS_RATE_LIMITED\x10\x06\x12\x1b\n\x17\x46\x41ILURE_CLASS_QUOTA_DAY\x10\x07\x12\x1d\n\x19\x46\x41ILURE_CLASS_KEY_INVALID\x10\x08\x12\x1e\n\x1a\x46\x41ILURE_CLASS_KEY_UNUSABLE\x10\t\x12\x19\n\x15\x46\x41ILURE_CLASS_BLOCKED\x10\n\x12\x1c\n\x18\x46\x41ILURE_CLASS_MODEL_GONE\x10\x0b\x12\x1d\n\x19\x46\x41ILURE_CLASS_BAD_REQUEST\x10\x0c\x32\xb6\x06\n\x0cLeaseService\x12\x65\n\x0cLeaseResults\x12).nanobatch.storage.v1.LeaseResultsRequest\x1a*.nanobatch.storage.v1.LeaseResultsResponse\x12\x65\n\x0c\x45xtendLeases\x12).nanobatch.storage.v1.ExtendLeasesRequest\x1a*.nanobatch.storage.v1.ExtendLeasesResponse\x12h\n\rReleaseLeases\x12*.nanobatch.storage.v1.ReleaseLeasesRequest\x1a+.nanobatch.storage.v1.ReleaseLeasesResponse\x12\x65\n\x0cStartAttempt\x12).nanobatch.storage.v1.StartAttemptRequest\x1a*.nanobatch.storage.v1.StartAttemptResponse\x12V\n\x07\x45ndCall\x12$.nanobatch.storage.v1.EndCallRequest\x1a%.nanobatch.storage.v1.EndCallResponse\x12m\n\x0e\x43ompleteResult\x12+.nanobatch.storage.v1.CompleteResultRequest\x1a,.nanobatch.storage.v1.CompleteResultResponse(\x01\x12_\n\nFailResult\x12\'.nanobatch.storage.v1.FailResultRequest\x1a(.nanobatch.storage.v1.FailResultResponse\x12_\n\nConfirmKey\x12\'.nanobatch.storage.v1.ConfirmKeyRequest\x1a(.nanobatch.storage.v1.ConfirmKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nanobatch.storage.v1.lease_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FAILURECLASS']._serialized_start=2981
-  _globals['_FAILURECLASS']._serialized_end=3376
+  _globals['_FAILURECLASS']._serialized_start=3071
+  _globals['_FAILURECLASS']._serialized_end=3466
   _globals['_LEASERESULTSREQUEST']._serialized_start=238
   _globals['_LEASERESULTSREQUEST']._serialized_end=321
   _globals['_LEASERESULTSRESPONSE']._serialized_start=323
@@ -45,45 +45,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEASEDCREDENTIAL']._serialized_start=392
   _globals['_LEASEDCREDENTIAL']._serialized_end=488
   _globals['_LEASE']._serialized_start=491
-  _globals['_LEASE']._serialized_end=1075
-  _globals['_LEASEREF']._serialized_start=1077
-  _globals['_LEASEREF']._serialized_end=1124
-  _globals['_EXTENDLEASESREQUEST']._serialized_start=1126
-  _globals['_EXTENDLEASESREQUEST']._serialized_end=1195
-  _globals['_EXTENDLEASESRESPONSE']._serialized_start=1197
-  _globals['_EXTENDLEASESRESPONSE']._serialized_end=1265
-  _globals['_RELEASELEASESREQUEST']._serialized_start=1267
-  _globals['_RELEASELEASESREQUEST']._serialized_end=1337
-  _globals['_RELEASELEASESRESPONSE']._serialized_start=1339
-  _globals['_RELEASELEASESRESPONSE']._serialized_end=1362
-  _globals['_STARTATTEMPTREQUEST']._serialized_start=1364
-  _globals['_STARTATTEMPTREQUEST']._serialized_end=1432
-  _globals['_STARTATTEMPTRESPONSE']._serialized_start=1434
-  _globals['_STARTATTEMPTRESPONSE']._serialized_end=1476
-  _globals['_ENDCALLREQUEST']._serialized_start=1478
-  _globals['_ENDCALLREQUEST']._serialized_end=1561
-  _globals['_ENDCALLRESPONSE']._serialized_start=1563
-  _globals['_ENDCALLRESPONSE']._serialized_end=1580
-  _globals['_USAGE']._serialized_start=1582
-  _globals['_USAGE']._serialized_end=1707
-  _globals['_NEWIMAGE']._serialized_start=1710
-  _globals['_NEWIMAGE']._serialized_end=1865
-  _globals['_COMPLETIONHEADER']._serialized_start=1868
-  _globals['_COMPLETIONHEADER']._serialized_end=2127
-  _globals['_COMPLETERESULTREQUEST']._serialized_start=2129
-  _globals['_COMPLETERESULTREQUEST']._serialized_end=2235
-  _globals['_COMPLETERESULTRESPONSE']._serialized_start=2237
-  _globals['_COMPLETERESULTRESPONSE']._serialized_end=2311
-  _globals['_FAILURE']._serialized_start=2314
-  _globals['_FAILURE']._serialized_end=2660
-  _globals['_FAILRESULTREQUEST']._serialized_start=2663
-  _globals['_FAILRESULTREQUEST']._serialized_end=2797
-  _globals['_FAILRESULTRESPONSE']._serialized_start=2799
-  _globals['_FAILRESULTRESPONSE']._serialized_end=2869
-  _globals['_CONFIRMKEYREQUEST']._serialized_start=2871
-  _globals['_CONFIRMKEYREQUEST']._serialized_end=2956
-  _globals['_CONFIRMKEYRESPONSE']._serialized_start=2958
-  _globals['_CONFIRMKEYRESPONSE']._serialized_end=2978
-  _globals['_LEASESERVICE']._serialized_start=3379
-  _globals['_LEASESERVICE']._serialized_end=4201
+  _globals['_LEASE']._serialized_end=1092
+  _globals['_LEASEREF']._serialized_start=1094
+  _globals['_LEASEREF']._serialized_end=1141
+  _globals['_EXTENDLEASESREQUEST']._serialized_start=1143
+  _globals['_EXTENDLEASESREQUEST']._serialized_end=1212
+  _globals['_EXTENDLEASESRESPONSE']._serialized_start=1214
+  _globals['_EXTENDLEASESRESPONSE']._serialized_end=1282
+  _globals['_RELEASELEASESREQUEST']._serialized_start=1284
+  _globals['_RELEASELEASESREQUEST']._serialized_end=1354
+  _globals['_RELEASELEASESRESPONSE']._serialized_start=1356
+  _globals['_RELEASELEASESRESPONSE']._serialized_end=1379
+  _globals['_STARTATTEMPTREQUEST']._serialized_start=1382
+  _globals['_STARTATTEMPTREQUEST']._serialized_end=1522
+  _globals['_STARTATTEMPTRESPONSE']._serialized_start=1524
+  _globals['_STARTATTEMPTRESPONSE']._serialized_end=1566
+  _globals['_ENDCALLREQUEST']._serialized_start=1568
+  _globals['_ENDCALLREQUEST']._serialized_end=1651
+  _globals['_ENDCALLRESPONSE']._serialized_start=1653
+  _globals['_ENDCALLRESPONSE']._serialized_end=1670
+  _globals['_USAGE']._serialized_start=1672
+  _globals['_USAGE']._serialized_end=1797
+  _globals['_NEWIMAGE']._serialized_start=1800
+  _globals['_NEWIMAGE']._serialized_end=1955
+  _globals['_COMPLETIONHEADER']._serialized_start=1958
+  _globals['_COMPLETIONHEADER']._serialized_end=2217
+  _globals['_COMPLETERESULTREQUEST']._serialized_start=2219
+  _globals['_COMPLETERESULTREQUEST']._serialized_end=2325
+  _globals['_COMPLETERESULTRESPONSE']._serialized_start=2327
+  _globals['_COMPLETERESULTRESPONSE']._serialized_end=2401
+  _globals['_FAILURE']._serialized_start=2404
+  _globals['_FAILURE']._serialized_end=2750
+  _globals['_FAILRESULTREQUEST']._serialized_start=2753
+  _globals['_FAILRESULTREQUEST']._serialized_end=2887
+  _globals['_FAILRESULTRESPONSE']._serialized_start=2889
+  _globals['_FAILRESULTRESPONSE']._serialized_end=2959
+  _globals['_CONFIRMKEYREQUEST']._serialized_start=2961
+  _globals['_CONFIRMKEYREQUEST']._serialized_end=3046
+  _globals['_CONFIRMKEYRESPONSE']._serialized_start=3048
+  _globals['_CONFIRMKEYRESPONSE']._serialized_end=3068
+  _globals['_LEASESERVICE']._serialized_start=3469
+  _globals['_LEASESERVICE']._serialized_end=4291
 # @@protoc_insertion_point(module_scope)

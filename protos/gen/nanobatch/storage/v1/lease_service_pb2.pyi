@@ -199,6 +199,7 @@ class Lease(_message.Message):
     CHECK_KEY_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     CRASHES_FIELD_NUMBER: _builtins.int
+    STANDBY_FIELD_NUMBER: _builtins.int
     result_id: _builtins.str
     """The result."""
     lease_id: _builtins.str
@@ -229,6 +230,8 @@ class Lease(_message.Message):
     """Calls that have ended before."""
     crashes: _builtins.int
     """Times that a lease of this result was lost with an open attempt."""
+    standby: _builtins.bool
+    """Leased ahead of its bucket's window, so that it can begin the moment a call ends: StartAttempt would be WINDOW_FULL."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it runs out unless extended, by the database's clock."""
@@ -277,10 +280,11 @@ class Lease(_message.Message):
         check_key: _builtins.bool = ...,
         attempts: _builtins.int = ...,
         crashes: _builtins.int = ...,
+        standby: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "credential", b"credential", "expire_time", b"expire_time", "lease_duration", b"lease_duration", "output", b"output", "seed", b"seed", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "attempts", b"attempts", "batch_index", b"batch_index", "bucket_id", b"bucket_id", "check_key", b"check_key", "crashes", b"crashes", "credential", b"credential", "execution_id", b"execution_id", "expire_time", b"expire_time", "lease_duration", b"lease_duration", "lease_id", b"lease_id", "model", b"model", "output", b"output", "prompt", b"prompt", "provider", b"provider", "reference_image_ids", b"reference_image_ids", "result_id", b"result_id", "seed", b"seed", "source_image_id", b"source_image_id", "timeout", b"timeout", "user_id", b"user_id", "variation", b"variation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "attempts", b"attempts", "batch_index", b"batch_index", "bucket_id", b"bucket_id", "check_key", b"check_key", "crashes", b"crashes", "credential", b"credential", "execution_id", b"execution_id", "expire_time", b"expire_time", "lease_duration", b"lease_duration", "lease_id", b"lease_id", "model", b"model", "output", b"output", "prompt", b"prompt", "provider", b"provider", "reference_image_ids", b"reference_image_ids", "result_id", b"result_id", "seed", b"seed", "source_image_id", b"source_image_id", "standby", b"standby", "timeout", b"timeout", "user_id", b"user_id", "variation", b"variation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -410,18 +414,28 @@ class StartAttemptRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEASE_FIELD_NUMBER: _builtins.int
+    BUCKET_ID_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    bucket_id: _builtins.str
+    """The bucket that it was leased under."""
     @_builtins.property
     def lease(self) -> Global___LeaseRef:
         """The lease."""
+
+    @_builtins.property
+    def ended(self) -> Global___EndCallRequest:
+        """A call that has ended just before and gives its place to this one: EndCall in the same transaction. Unset: none."""
 
     def __init__(
         self,
         *,
         lease: Global___LeaseRef | None = ...,
+        bucket_id: _builtins.str = ...,
+        ended: Global___EndCallRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket_id", b"bucket_id", "ended", b"ended", "lease", b"lease"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -107,7 +107,8 @@ class LeaseServiceServicer:
 
     def StartAttempt(self, request, context):
         """Writes the attempt, just before the call. The last door before money: refused (LEASE_LOST) where the execution was
-        cancelled, paused or re-leased. Idempotent by lease.
+        cancelled, paused or re-leased, or its bucket cools down; RESOURCE_EXHAUSTED (WINDOW_FULL) where the bucket has as
+        many calls out as it may have: ask again when one has ended. Idempotent by lease.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,7 +116,7 @@ class LeaseServiceServicer:
 
     def EndCall(self, request, context):
         """Notes that the call has ended and its picture is being finished: its place in the bucket's window is free for the
-        next call. Optional and idempotent; LEASE_LOST where the attempt is closed or another's.
+        next call. Optional and idempotent; LEASE_LOST where the result has another lease.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,11 +45,12 @@ class LeaseServiceStub:
     """Gives results back that nothing was sent for. An attempt opened under the lease closes as not charged."""
     StartAttempt: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.StartAttemptRequest, _lease_service_pb2.StartAttemptResponse]
     """Writes the attempt, just before the call. The last door before money: refused (LEASE_LOST) where the execution was
-    cancelled, paused or re-leased. Idempotent by lease.
+    cancelled, paused or re-leased, or its bucket cools down; RESOURCE_EXHAUSTED (WINDOW_FULL) where the bucket has as
+    many calls out as it may have: ask again when one has ended. Idempotent by lease.
     """
     EndCall: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.EndCallRequest, _lease_service_pb2.EndCallResponse]
     """Notes that the call has ended and its picture is being finished: its place in the bucket's window is free for the
-    next call. Optional and idempotent; LEASE_LOST where the attempt is closed or another's.
+    next call. Optional and idempotent; LEASE_LOST where the result has another lease.
     """
     CompleteResult: _grpc.StreamUnaryMultiCallable[_lease_service_pb2.CompleteResultRequest, _lease_service_pb2.CompleteResultResponse]
     """Stores the pictures and completes the result: header first, then the bytes of all pictures one after the other in
@@ -78,11 +79,12 @@ class LeaseServiceAsyncStub(LeaseServiceStub):
     """Gives results back that nothing was sent for. An attempt opened under the lease closes as not charged."""
     StartAttempt: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.StartAttemptRequest, _lease_service_pb2.StartAttemptResponse]  # type: ignore[assignment]
     """Writes the attempt, just before the call. The last door before money: refused (LEASE_LOST) where the execution was
-    cancelled, paused or re-leased. Idempotent by lease.
+    cancelled, paused or re-leased, or its bucket cools down; RESOURCE_EXHAUSTED (WINDOW_FULL) where the bucket has as
+    many calls out as it may have: ask again when one has ended. Idempotent by lease.
     """
     EndCall: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.EndCallRequest, _lease_service_pb2.EndCallResponse]  # type: ignore[assignment]
     """Notes that the call has ended and its picture is being finished: its place in the bucket's window is free for the
-    next call. Optional and idempotent; LEASE_LOST where the attempt is closed or another's.
+    next call. Optional and idempotent; LEASE_LOST where the result has another lease.
     """
     CompleteResult: _aio.StreamUnaryMultiCallable[_lease_service_pb2.CompleteResultRequest, _lease_service_pb2.CompleteResultResponse]  # type: ignore[assignment]
     """Stores the pictures and completes the result: header first, then the bytes of all pictures one after the other in
@@ -132,7 +134,8 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_lease_service_pb2.StartAttemptResponse, _abc.Awaitable[_lease_service_pb2.StartAttemptResponse]]:
         """Writes the attempt, just before the call. The last door before money: refused (LEASE_LOST) where the execution was
-        cancelled, paused or re-leased. Idempotent by lease.
+        cancelled, paused or re-leased, or its bucket cools down; RESOURCE_EXHAUSTED (WINDOW_FULL) where the bucket has as
+        many calls out as it may have: ask again when one has ended. Idempotent by lease.
         """
 
     @_abc_1.abstractmethod
@@ -142,7 +145,7 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_lease_service_pb2.EndCallResponse, _abc.Awaitable[_lease_service_pb2.EndCallResponse]]:
         """Notes that the call has ended and its picture is being finished: its place in the bucket's window is free for the
-        next call. Optional and idempotent; LEASE_LOST where the attempt is closed or another's.
+        next call. Optional and idempotent; LEASE_LOST where the result has another lease.
         """
 
     @_abc_1.abstractmethod
