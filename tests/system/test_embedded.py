@@ -242,3 +242,14 @@ async def test_the_encryption_key_is_made_once_and_is_for_its_owner_alone(tmp_pa
     with product(tmp_path, data=running.data) as again:
         await (await connect(again.target)).__aexit__(None, None, None)
         assert path.read_text() == key
+
+
+async def test_a_database_without_its_key_is_no_reason_to_make_another(tmp_path, connect):
+    with product(tmp_path) as running:
+        await (await connect(running.target)).__aexit__(None, None, None)
+    (running.data / "encryption.key").rename(tmp_path / "kept")
+    words = ("up", "--data", str(running.data), "--gateway", "127.0.0.1:0")
+    refused = await asyncio.to_thread(cli, tmp_path, running.target, *words)
+    assert refused.returncode == 1
+    assert "encryption.key is missing" in refused.stderr
+    assert not (running.data / "encryption.key").exists()

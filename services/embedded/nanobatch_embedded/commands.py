@@ -63,12 +63,17 @@ def serve(service: Annotated[Service, typer.Argument(help="Which service.")]) ->
 
 def migrate() -> None:
     """Bring the database's schema up to date. Safe to run twice and by several at once."""
+    from nanobatch_runtime.errors import NanobatchError
     from nanobatch_storage.migrate import upgrade
     from nanobatch_storage.settings import StorageSettings
 
     settings = _load(StorageSettings)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    asyncio.run(upgrade(settings.database_url))
+    try:
+        asyncio.run(upgrade(settings.database_url))
+    except NanobatchError as error:
+        typer.echo(f"nanobatch cannot migrate: {error}", err=True)
+        raise typer.Exit(1) from None
     typer.echo("The schema is up to date.", err=True)
 
 
@@ -79,7 +84,7 @@ def _load(kind: type[S], **overrides: object) -> S:
         return load(kind, **overrides)
     except SettingsError as error:
         typer.echo(f"nanobatch cannot start:\n{error}", err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(2) from None
 
 
 def _exit_with(run: Callable[[], int]) -> None:

@@ -33,7 +33,7 @@ _log = structlog.get_logger("nanobatch.embedded")
 async def open_embedded(settings: EmbeddedSettings) -> AsyncGenerator[nanobatch_gateway.wiring.App]:
     """Run storage, a generator and the gateway while the context is open; leaving it drains them in reverse order.
 
-    Raises NanobatchError where the data folder is in use or an address is taken, and SettingsError.
+    Raises NanobatchError where the data folder is in use, its key file unusable or an address taken; SettingsError.
     """
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = settings.encryption_key or keyfile.load_or_make(settings.data_dir)
@@ -94,7 +94,7 @@ def run(settings: EmbeddedSettings) -> int:
     reasons: list[BaseException] = []
     try:
         uvloop.run(_serve(settings))
-    except* (NanobatchError, SettingsError, PermissionError) as group:
+    except* (NanobatchError, SettingsError) as group:
         reasons = _leaves(group)
     for reason in reasons:
         _say(f"nanobatch cannot start: {reason}")

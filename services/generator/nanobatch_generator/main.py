@@ -52,7 +52,7 @@ def main() -> int:
         settings = load(GeneratorSettings)
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201  # as above
-        return 1
+        return 2
     return run(settings)
 
 

@@ -194,10 +194,10 @@ class Render:
             raise ProviderError(FailureClass.TRANSIENT, "KEY_CHECK_TIMEOUT", message) from None
         if not check.valid:
             message = check.message or "The provider does not accept this key."
-            raise ProviderError(FailureClass.KEY_INVALID, "KEY_INVALID", message)
+            raise ProviderError(FailureClass.KEY_INVALID, "API_KEY_INVALID", message)
         if not check.model_available:
             message = check.message or f"The provider does not offer {lease.model} to this key."
-            raise ProviderError(FailureClass.MODEL_GONE, "MODEL_GONE", message)
+            raise ProviderError(FailureClass.MODEL_GONE, "MODEL_NOT_OFFERED", message)
         await patiently(lambda: self._leases.confirm_key(lease.ref, lease.bucket_id))
 
 
@@ -212,7 +212,7 @@ async def _call(provider: Provider, request: PictureRequest, key: str) -> Done:
             raise
         seconds = f"{request.timeout.total_seconds():g}"
         message = f"The provider did not answer within {seconds} s; the call may have been charged."
-        raise ProviderError(FailureClass.UNKNOWN, "TIMEOUT", message, charged=Charged.MAYBE) from None
+        raise ProviderError(FailureClass.UNKNOWN, "CALL_TIMED_OUT", message, charged=Charged.MAYBE) from None
 
 
 def _look_again() -> timedelta:

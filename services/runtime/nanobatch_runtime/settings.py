@@ -28,6 +28,13 @@ def load(kind: type[S], **overrides: Any) -> S:
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_input=False, include_url=False):
-            name = str(problem["loc"][0]) if problem["loc"] else kind.__name__
-            lines.append(f"{name}: {problem['msg']}")
+            message = problem["msg"].removeprefix("Value error, ")
+            name = _variable(kind, str(problem["loc"][0])) if problem["loc"] else ""
+            lines.append(f"{name}: {message}" if name else message)
         raise SettingsError("\n".join(lines)) from None
+
+
+def _variable(kind: type[Settings], name: str) -> str:
+    """Return the variable of a field that was given by its name; a variable's name as it is."""
+    field = kind.model_fields.get(name)
+    return str(field.validation_alias) if field is not None and field.validation_alias else name

@@ -107,6 +107,6 @@ async def test_a_missing_key_is_named_at_start():
         sys.executable, "-m", "nanobatch_generator.main", env={"PATH": os.environ["PATH"]}, stderr=subprocess.PIPE
     )
     _, stderr = await process.communicate()
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert b"ENCRYPTION_KEY" in stderr
     assert b"Traceback" not in stderr

@@ -138,7 +138,7 @@ async def test_a_hung_call_ends_at_its_own_deadline_as_maybe_charged(house):
     [row] = house.storage.add(timeout=timeout)
     async with house.generator():
         await eventually(lambda: row.state == "FAILED", within=3)
-    assert (failure_class(row), row.failure.code, row.failure.charged) == ("UNKNOWN", "TIMEOUT", 3)
+    assert (failure_class(row), row.failure.code, row.failure.charged) == ("UNKNOWN", "CALL_TIMED_OUT", 3)
     assert row.failure.processing_time.ToTimedelta().total_seconds() >= 0.15
     assert house.provider.aborted == 1
 

@@ -8,12 +8,11 @@ import sys
 from datetime import date, timedelta
 from pathlib import Path
 
-import pytest
 from fakes.gemini import FakeGemini
 
 from nanobatch_catalog import list_models
 from nanobatch_generator.domain import PictureRequest
-from nanobatch_generator.providers.registry import ProviderNotFoundError, open_providers, provider_named
+from nanobatch_generator.providers.registry import open_providers
 
 FAKE = Path(__file__).parents[2] / "fakes" / "gemini.py"
 
@@ -25,15 +24,9 @@ def request_for(model: str) -> PictureRequest:
 async def test_every_model_of_the_catalogue_has_its_provider(fake: FakeGemini) -> None:
     async with open_providers(gemini_base_url=fake.url, sandbox_delay=timedelta(0)) as providers:
         for model in list_models(date(2026, 11, 21)):
-            done = await provider_named(providers, model.provider).submit(request_for(model.id), "some-key")
+            done = await providers[model.provider].submit(request_for(model.id), "some-key")
             assert done.data
     assert len(fake.calls) == 5
-
-
-async def test_an_unknown_provider_is_named_with_those_there_are() -> None:
-    async with open_providers() as providers:
-        with pytest.raises(ProviderNotFoundError, match=r"'midjourney'.*gemini, sandbox"):
-            provider_named(providers, "midjourney")
 
 
 async def test_the_fake_runs_as_a_process_and_leaves_its_ledger(tmp_path: Path) -> None:

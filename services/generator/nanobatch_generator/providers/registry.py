@@ -12,24 +12,9 @@ from typing import TYPE_CHECKING
 from nanobatch_generator.ports import Provider
 from nanobatch_generator.providers.loading import loading
 from nanobatch_generator.providers.sandbox import DEFAULT_DELAY, SandboxProvider
-from nanobatch_runtime.errors import NotFoundError
 
 if TYPE_CHECKING:
     from nanobatch_generator.providers.gemini import GeminiProvider
-
-
-class ProviderNotFoundError(NotFoundError):
-    """This generator knows no provider of that name: most likely it is older than the gateway."""
-
-    reason = "PROVIDER_NOT_FOUND"
-
-
-def provider_named(providers: Mapping[str, Provider], name: str) -> Provider:
-    """Return the provider of that name. Raises ProviderNotFoundError."""
-    provider = providers.get(name)
-    if provider is None:
-        raise ProviderNotFoundError(f"There is no provider {name!r} here; there are: {', '.join(sorted(providers))}.")
-    return provider
 
 
 @asynccontextmanager

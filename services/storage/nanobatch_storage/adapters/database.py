@@ -105,8 +105,13 @@ class Database:
         """
         task = asyncio.create_task(self._write(work), name="transaction")
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._ended)
         return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # a caller that was cancelled does not ask for it any more
 
     async def _write(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         deadline = time.monotonic() + _PATIENCE.total_seconds()

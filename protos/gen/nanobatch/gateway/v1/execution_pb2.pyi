@@ -168,7 +168,7 @@ class _ChargedEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Charged.Value
     CHARGED_NO: _Charged.ValueType  # 1
     """Certainly nothing was charged."""
     CHARGED_YES: _Charged.ValueType  # 2
-    """The provider reported what it charged."""
+    """It was charged: by what the provider reported, or by the list price where it made a picture and reported nothing."""
     CHARGED_MAYBE: _Charged.ValueType  # 3
     """The call may have been charged; nobody can know from here. It counts as spent against `max_cost_micros`."""
 
@@ -180,7 +180,7 @@ CHARGED_UNSPECIFIED: Charged.ValueType  # 0
 CHARGED_NO: Charged.ValueType  # 1
 """Certainly nothing was charged."""
 CHARGED_YES: Charged.ValueType  # 2
-"""The provider reported what it charged."""
+"""It was charged: by what the provider reported, or by the list price where it made a picture and reported nothing."""
 CHARGED_MAYBE: Charged.ValueType  # 3
 """The call may have been charged; nobody can know from here. It counts as spent against `max_cost_micros`."""
 Global___Charged: _TypeAlias = Charged  # noqa: Y015
