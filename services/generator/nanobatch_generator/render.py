@@ -142,6 +142,7 @@ class Render:
         """Let the next call begin while this picture is finished."""
         if not self._places.hand_over(lease.bucket_id, ended):
             await self._tell_end(ended)
+            self._places.hand_over(lease.bucket_id, None)  # to one that was leased to stand by meanwhile
 
     async def _tell_end(self, ended: EndedCall) -> None:
         # A matter of pace alone: a failure only costs time.

@@ -503,6 +503,16 @@ class EndedCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Completed:
+    """What a completion did."""
+
+    state: ResultState
+    execution_id: str
+    makes_room: bool
+    """Whether something may be leased now that could not before."""
+
+
+@dataclass(frozen=True, slots=True)
 class Opening:
     """What a completion finds before its bytes are written."""
 

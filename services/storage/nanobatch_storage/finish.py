@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 from nanobatch_runtime.bus import Bus
+from nanobatch_storage import topics
 from nanobatch_storage.domain import (
     BadPictureError,
     Completion,
@@ -58,9 +59,12 @@ async def complete(
     for picture in pictures:
         await write_picture(blobs, picture, source.take(picture.size_bytes))
     await source.expect_end()
-    state, execution_id = await ledger.complete(completion, pictures)
-    await announce(bus, [execution_id])
-    return state
+    completed = await ledger.complete(completion, pictures)
+    if completed.makes_room:
+        await announce(bus, [completed.execution_id])
+    else:
+        await bus.publish(topics.execution(completed.execution_id))
+    return completed.state
 
 
 async def fail(ledger: Ledger, bus: Bus, lease: LeaseRef, attempt_id: str | None, failure: Failure) -> ResultState:

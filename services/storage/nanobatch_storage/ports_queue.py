@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from nanobatch_storage.domain import Completion, EndedCall, Failure, Image, Lease, LeaseRef, Opening, ResultState
+from nanobatch_storage.domain import (
+    Completed,
+    Completion,
+    EndedCall,
+    Failure,
+    Image,
+    Lease,
+    LeaseRef,
+    Opening,
+    ResultState,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +75,8 @@ class Ledger(Protocol):
         """Say whether a completion may be stored, and for whom: a look before its bytes are written."""
         ...
 
-    async def complete(self, completion: Completion, pictures: Sequence[Image]) -> tuple[ResultState, str]:
-        """Commit pictures, result, attempt and costs in one transaction; returns the state and the execution's id.
+    async def complete(self, completion: Completion, pictures: Sequence[Image]) -> Completed:
+        """Commit pictures, result, attempt and costs in one transaction.
 
         A repeat is answered as the first time. A picture for a CANCELLED result is kept, the state stays.
         """

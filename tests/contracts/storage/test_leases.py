@@ -60,7 +60,7 @@ class Queue:
 
     async def complete(self, lease, attempt_id, usage=PRICE):
         completion = Completion(lease, attempt_id, (picture(),), usage, timedelta(seconds=2), "response")
-        return (await self.ledger.complete(completion, [stored(p, self.owner) for p in completion.pictures]))[0]
+        return (await self.ledger.complete(completion, [stored(p, self.owner) for p in completion.pictures])).state
 
     async def fail(self, lease, attempt_id, kind, *, charged=Charged.NO, usage=None, retry_after=None):
         failure = Failure(kind, kind.value, "A sentence.", charged, usage or Usage(), retry_after)
@@ -158,7 +158,7 @@ async def test_an_ended_call_makes_room_while_its_picture_is_still_being_finishe
 class TestStandingBy:
     @pytest.fixture
     def ahead(self, store, queue):
-        queue.leases = SqlLeases(store.database, duration=TTL)
+        queue.leases = SqlLeases(store.database, duration=TTL, ahead=0.25)
         return queue
 
     async def test_a_few_are_leased_ahead_of_the_window_and_may_not_start_before_a_call_ends(self, store, ahead, user):
@@ -171,7 +171,10 @@ class TestStandingBy:
             await ahead.start(waiting)
         await ahead.ledger.end_call(*calls[0])
         assert await ahead.start(waiting)
-        assert len(await ahead.take(32)) == 1
+        assert await ahead.take(32) == []  # those that stand by are filled up a few at a time
+        await ahead.ledger.end_call(*calls[1])
+        assert await ahead.start(ref(leases[11]))
+        assert [lease.standby for lease in await ahead.take(32)] == [True, True]
 
     async def test_an_ended_call_gives_its_place_in_the_same_transaction(self, store, ahead, user):
         execution = await store.execution(user, 20)

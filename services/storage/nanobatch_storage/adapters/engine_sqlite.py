@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Dialect, Engine, Executable, create_engine, event
+from sqlalchemy import Connection, CursorResult, Dialect, Executable, create_engine, event
 from sqlalchemy.engine import URL
 
 _PRAGMAS = (
@@ -54,13 +54,9 @@ class _Group:
     Each is a savepoint, so that one that fails undoes its own changes only.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.connection = engine.connect()
-        try:
-            self._transaction = self.connection.begin()
-        except BaseException:
-            self.connection.close()
-            raise
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._transaction = connection.begin()
         self._driver: Any = self.connection.connection.driver_connection
         self._committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.size = 0
@@ -89,8 +85,6 @@ class _Group:
             self._committed.set_exception(error)
         else:
             self._committed.set_result(None)
-        finally:
-            self.connection.close()
 
     async def committed(self) -> None:
         """Wait until the group is committed; raises what that raised."""
@@ -121,9 +115,13 @@ class SqliteEngine:
 
         @event.listens_for(self._engine, "begin")
         def begin(connection: Connection) -> None:
-            reads = connection.get_execution_options().get("nanobatch_reads", False)
-            # A writer that started by reading would fail with "database is locked" however long it waited.
-            connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+            if connection is self._writer:
+                # A writer that started by reading would fail with "database is locked" however long it waited.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+        # Two connections for good: taking one from a pool and giving it back costs more than most statements.
+        self._writer = self._engine.connect()
+        self._reader = self._engine.connect()
 
     @property
     def dialect(self) -> Dialect:
@@ -139,7 +137,7 @@ class SqliteEngine:
         self._waiting += 1
         async with self._turn:
             self._waiting -= 1
-            group = self._group = self._group or _Group(self._engine)
+            group = self._group = self._group or _Group(self._writer)
             try:
                 with group.member() as connection:
                     yield connection
@@ -151,10 +149,11 @@ class SqliteEngine:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[InlineConnection]:
-        """Open a transaction that only reads."""
-        with self._engine.connect().execution_options(nanobatch_reads=True) as connection, connection.begin():
-            yield InlineConnection(connection)
+        """Open what only reads. Every statement sees what was committed before it, as PostgreSQL's default has it."""
+        yield InlineConnection(self._reader)
 
     async def dispose(self) -> None:
         """Close all connections."""
+        self._writer.close()
+        self._reader.close()
         self._engine.dispose()

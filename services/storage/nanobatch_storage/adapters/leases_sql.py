@@ -95,7 +95,7 @@ class SqlLeases:
         database: Database,
         *,
         duration: timedelta,
-        ahead: float = 0.25,
+        ahead: float = 0.5,
         loop_lag: Callable[[], timedelta] = lambda: timedelta(0),
     ) -> None:
         """``ahead`` of each window is leased besides, so that a result stands ready when a call ends.
@@ -133,7 +133,7 @@ class SqlLeases:
         found = await tx.connection.execute(_BUCKETS, {"ids": list(in_flight)})
         by_id = {row.id: rows.bucket_from(row) for row in found}
         for bucket in by_id.values():
-            survey.room[bucket.id] = self._places(bucket, tx.now) - in_flight[bucket.id]
+            survey.room[bucket.id] = self._room(bucket, in_flight[bucket.id], tx.now)
         expired = tx.now - self._loop_lag()
         for row in active:
             if row.state not in RUNNABLE_EXECUTION_STATES:
@@ -154,6 +154,12 @@ class SqlLeases:
                 )
             )
         return survey
+
+    def _room(self, bucket: Bucket, in_flight: int, now: datetime) -> int:
+        """How many more of a bucket to lease now. Those that only stand by are leased a few at a time."""
+        room = self._places(bucket, now) - in_flight
+        ahead = self._places(bucket, now) - bucket.calls_allowed(now)
+        return 0 if in_flight >= bucket.calls_allowed(now) and room < ahead / 2 else room
 
     def _places(self, bucket: Bucket, now: datetime) -> int:
         """How many results of a bucket may be leased: its window, and a few that stand by."""

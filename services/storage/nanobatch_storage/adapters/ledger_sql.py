@@ -20,6 +20,7 @@ from nanobatch_storage.domain import (
     Attempt,
     Bucket,
     Charged,
+    Completed,
     Completion,
     EndedCall,
     Execution,
@@ -135,14 +136,16 @@ class SqlLedger:
             raise LeaseLostError
         return Opening(row.user_id, row.execution_id, ResultState(row.state) if row.charged else None)
 
-    async def complete(self, completion: Completion, pictures: Sequence[Image]) -> tuple[ResultState, str]:
-        """Commit a picture under its fence; returns the result's state and its execution's id. Raises LeaseLostError."""
+    async def complete(self, completion: Completion, pictures: Sequence[Image]) -> Completed:
+        """Commit a picture under its fence. Raises LeaseLostError."""
 
-        async def work(tx: Transaction) -> tuple[ResultState, str, Bucket | None]:
+        async def work(tx: Transaction) -> tuple[Completed, Bucket | None]:
             execution, result, attempt = await _fenced(tx, completion.lease)
             done = _already(result, attempt, completion.attempt_id)
             if done is not None or attempt is None:
-                return done or result.state, execution.id, None
+                return Completed(done or result.state, execution.id, makes_room=False), None
+            # A call that was told to have ended gave its place then; what it had reserved is free only now.
+            makes_room = attempt.answer_time is None or execution.max_cost_micros is not None
             attempt.processing_ms = round(completion.processing / timedelta(milliseconds=1))
             attempt.provider_response_id = completion.provider_response_id[:255]
             attempt.outcome = "COMPLETED"
@@ -170,12 +173,13 @@ class SqlLedger:
                 ],
             )
             await _close(tx, execution, result, attempt)
-            return result.state, execution.id, await _bucket_to_ease(tx, execution.bucket_id, self._window)
+            bucket = await _bucket_to_ease(tx, execution.bucket_id, self._window)
+            return Completed(result.state, execution.id, makes_room), bucket
 
-        state, execution_id, bucket = await self._database.write(work)
+        completed, bucket = await self._database.write(work)
         if bucket is not None:
             await self._ease(bucket.id)
-        return state, execution_id
+        return completed
 
     async def fail(self, lease: LeaseRef, attempt_id: str | None, failure: Failure) -> tuple[ResultState, list[str]]:
         """Close the attempt and decide what follows; returns the state and all executions that changed."""
