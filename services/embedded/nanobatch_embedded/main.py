@@ -19,7 +19,7 @@ from nanobatch_embedded import keyfile
 from nanobatch_embedded.settings import EmbeddedSettings
 from nanobatch_gateway.settings import GatewaySettings
 from nanobatch_generator.settings import GeneratorSettings
-from nanobatch_runtime import logs
+from nanobatch_runtime import lifecycle, logs
 from nanobatch_runtime.bus import MemoryBus
 from nanobatch_runtime.errors import NanobatchError
 from nanobatch_runtime.lifecycle import LoopLag, cancel, wait_for_signal
@@ -78,6 +78,7 @@ async def _serve(settings: EmbeddedSettings) -> None:
     try:
         async with open_embedded(settings) as app:
             await app.started
+            lifecycle.settle_garbage_collector()
             _say(f"nanobatch is up. Data: {settings.data_dir.resolve()}")
             _say(f"  gRPC  {app.address}")
             _say("Try, in another shell:  .venv/bin/nanobatch run examples/prompts.txt -o pictures/")
