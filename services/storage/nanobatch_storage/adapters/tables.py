@@ -65,8 +65,12 @@ _Json = JSON().with_variant(JSONB(), "postgresql")
 _NullableJson = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 
+# SQLite has no type for it: text as everybody writes it costs no conversion, and can be asked for by hand.
+_ID = Uuid(as_uuid=False).with_variant(String(36), "sqlite")
+
+
 def _id(name: str = "id", *args: Any, **options: Any) -> Column[str]:
-    return Column(name, Uuid(as_uuid=False), *args, **options)
+    return Column(name, _ID, *args, **options)
 
 
 def _where(condition: str) -> dict[str, Any]:

@@ -16,6 +16,9 @@ depends_on = None
 _JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 
+_ID = sa.Uuid(as_uuid=False).with_variant(sa.String(36), "sqlite")
+
+
 def _where(condition: str) -> dict[str, Any]:
     return {"postgresql_where": sa.text(condition), "sqlite_where": sa.text(condition)}
 
@@ -23,7 +26,7 @@ def _where(condition: str) -> dict[str, Any]:
 def upgrade() -> None:
     op.create_table(
         "buckets",
-        sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
+        sa.Column("id", _ID, nullable=False),
         sa.Column("provider", sa.String(length=32), nullable=False),
         sa.Column("model", sa.String(length=128), nullable=False),
         sa.Column("fingerprint", sa.String(length=64), nullable=False),
@@ -45,7 +48,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "users",
-        sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
+        sa.Column("id", _ID, nullable=False),
         sa.Column("role", sa.String(length=16), nullable=False),
         sa.Column("name", sa.String(length=255), nullable=False),
         sa.Column("create_time", sa.DateTime(timezone=True), nullable=False),
@@ -53,13 +56,13 @@ def upgrade() -> None:
     )
     op.create_table(
         "attempts",
-        sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
-        sa.Column("user_id", sa.Uuid(as_uuid=False), nullable=False),
-        sa.Column("execution_id", sa.Uuid(as_uuid=False), nullable=False),
-        sa.Column("result_id", sa.Uuid(as_uuid=False), nullable=False),
-        sa.Column("bucket_id", sa.Uuid(as_uuid=False), nullable=False),
-        sa.Column("job_id", sa.Uuid(as_uuid=False)),
-        sa.Column("lease_id", sa.Uuid(as_uuid=False), nullable=False, comment="one call per lease at most"),
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("user_id", _ID, nullable=False),
+        sa.Column("execution_id", _ID, nullable=False),
+        sa.Column("result_id", _ID, nullable=False),
+        sa.Column("bucket_id", _ID, nullable=False),
+        sa.Column("job_id", _ID),
+        sa.Column("lease_id", _ID, nullable=False, comment="one call per lease at most"),
         sa.Column("model", sa.String(length=128), nullable=False),
         sa.Column("reserved_micros", sa.BigInteger(), nullable=False),
         sa.Column("start_time", sa.DateTime(timezone=True), nullable=False),
@@ -96,8 +99,8 @@ def upgrade() -> None:
 
     op.create_table(
         "credentials",
-        sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
-        sa.Column("user_id", sa.Uuid(as_uuid=False), nullable=False),
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("user_id", _ID, nullable=False),
         sa.Column("provider", sa.String(length=32), nullable=False),
         sa.Column("fingerprint", sa.String(length=64), nullable=False),
         sa.Column(
@@ -115,9 +118,9 @@ def upgrade() -> None:
 
     op.create_table(
         "images",
-        sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
-        sa.Column("user_id", sa.Uuid(as_uuid=False), nullable=False),
-        sa.Column("execution_id", sa.Uuid(as_uuid=False), comment="the execution that made it; null for uploads"),
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("user_id", _ID, nullable=False),
+        sa.Column("execution_id", _ID, comment="the execution that made it; null for uploads"),
         sa.Column("kind", sa.String(length=16), nullable=False),
         sa.Column("mime_type", sa.String(length=64), nullable=False),
         sa.Column("width", sa.Integer(), nullable=False),
@@ -138,8 +141,8 @@ def upgrade() -> None:
 
     op.create_table(
         "workflows",
-        sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
-        sa.Column("user_id", sa.Uuid(as_uuid=False), nullable=False),
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("user_id", _ID, nullable=False),
         sa.Column("name", sa.String(length=255), nullable=False),
         sa.Column("is_default", sa.Boolean(), nullable=False),
         sa.Column("config", _JSON, nullable=False),
@@ -151,11 +154,11 @@ def upgrade() -> None:
 
     op.create_table(
         "executions",
-        sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
-        sa.Column("user_id", sa.Uuid(as_uuid=False), nullable=False),
-        sa.Column("workflow_id", sa.Uuid(as_uuid=False), nullable=False),
-        sa.Column("parent_execution_id", sa.Uuid(as_uuid=False)),
-        sa.Column("request_id", sa.Uuid(as_uuid=False)),
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("user_id", _ID, nullable=False),
+        sa.Column("workflow_id", _ID, nullable=False),
+        sa.Column("parent_execution_id", _ID),
+        sa.Column("request_id", _ID),
         sa.Column("request_hash", sa.String(length=64), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("pause_reason", sa.String(length=16)),
@@ -166,8 +169,8 @@ def upgrade() -> None:
         sa.Column("mode", sa.String(length=16), nullable=False),
         sa.Column("settings", _JSON, nullable=False),
         sa.Column("labels", _JSON, nullable=False),
-        sa.Column("credential_id", sa.Uuid(as_uuid=False)),
-        sa.Column("bucket_id", sa.Uuid(as_uuid=False), nullable=False),
+        sa.Column("credential_id", _ID),
+        sa.Column("bucket_id", _ID, nullable=False),
         sa.Column("total", sa.Integer(), nullable=False),
         sa.Column("pending", sa.Integer(), nullable=False),
         sa.Column("processing", sa.Integer(), nullable=False),
@@ -210,10 +213,10 @@ def upgrade() -> None:
 
     op.create_table(
         "jobs",
-        sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
-        sa.Column("user_id", sa.Uuid(as_uuid=False), nullable=False),
-        sa.Column("execution_id", sa.Uuid(as_uuid=False), nullable=False),
-        sa.Column("credential_id", sa.Uuid(as_uuid=False)),
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("user_id", _ID, nullable=False),
+        sa.Column("execution_id", _ID, nullable=False),
+        sa.Column("credential_id", _ID),
         sa.Column("provider", sa.String(length=32), nullable=False),
         sa.Column(
             "task_id",
@@ -224,7 +227,7 @@ def upgrade() -> None:
         sa.Column(
             "poll_at", sa.DateTime(timezone=True), comment="when it may be leased for polling; null: it has ended"
         ),
-        sa.Column("lease_id", sa.Uuid(as_uuid=False)),
+        sa.Column("lease_id", _ID),
         sa.Column("lease_expires_at", sa.DateTime(timezone=True)),
         sa.Column("create_time", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["credential_id"], ["credentials.id"], name="fk_jobs_credential_id"),
@@ -237,9 +240,9 @@ def upgrade() -> None:
 
     op.create_table(
         "retry_requests",
-        sa.Column("user_id", sa.Uuid(as_uuid=False), nullable=False),
-        sa.Column("request_id", sa.Uuid(as_uuid=False), nullable=False),
-        sa.Column("execution_id", sa.Uuid(as_uuid=False), nullable=False),
+        sa.Column("user_id", _ID, nullable=False),
+        sa.Column("request_id", _ID, nullable=False),
+        sa.Column("execution_id", _ID, nullable=False),
         sa.Column("request_hash", sa.String(length=64), nullable=False),
         sa.Column("retried", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(
@@ -250,13 +253,13 @@ def upgrade() -> None:
     )
     op.create_table(
         "results",
-        sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
-        sa.Column("execution_id", sa.Uuid(as_uuid=False), nullable=False),
-        sa.Column("user_id", sa.Uuid(as_uuid=False), nullable=False),
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("execution_id", _ID, nullable=False),
+        sa.Column("user_id", _ID, nullable=False),
         sa.Column("batch_index", sa.Integer(), nullable=False),
         sa.Column("variation", sa.Integer(), nullable=False),
         sa.Column("prompt_text", sa.Text(), nullable=False),
-        sa.Column("source_image_id", sa.Uuid(as_uuid=False)),
+        sa.Column("source_image_id", _ID),
         sa.Column("reference_image_ids", _JSON, nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
@@ -265,14 +268,12 @@ def upgrade() -> None:
             sa.DateTime(timezone=True),
             comment="when it may be leased: its lease's expiry while one is held; null: never",
         ),
-        sa.Column(
-            "lease_id", sa.Uuid(as_uuid=False), comment="fencing token, new at every lease; an expiry does not clear it"
-        ),
+        sa.Column("lease_id", _ID, comment="fencing token, new at every lease; an expiry does not clear it"),
         sa.Column("lease_expires_at", sa.DateTime(timezone=True)),
         sa.Column(
             "reserved_micros", sa.BigInteger(), nullable=False, comment="reserved by the lease; moves to the attempt"
         ),
-        sa.Column("job_id", sa.Uuid(as_uuid=False)),
+        sa.Column("job_id", _ID),
         sa.Column("attempts", sa.Integer(), nullable=False, comment="calls that have ended"),
         sa.Column("failures", sa.Integer(), nullable=False, comment="those that count against max_attempts"),
         sa.Column("unknowns", sa.Integer(), nullable=False),
@@ -281,9 +282,9 @@ def upgrade() -> None:
         sa.Column("crashes", sa.Integer(), nullable=False, comment="leases lost with an open attempt"),
         sa.Column("overloads", sa.Integer(), nullable=False),
         sa.Column("overloaded_since", sa.DateTime(timezone=True)),
-        sa.Column("image_id", sa.Uuid(as_uuid=False)),
-        sa.Column("master_image_id", sa.Uuid(as_uuid=False)),
-        sa.Column("thumbnail_image_id", sa.Uuid(as_uuid=False)),
+        sa.Column("image_id", _ID),
+        sa.Column("master_image_id", _ID),
+        sa.Column("thumbnail_image_id", _ID),
         sa.Column("width", sa.Integer(), nullable=False),
         sa.Column("height", sa.Integer(), nullable=False),
         sa.Column("mime_type", sa.String(length=64), nullable=False),
