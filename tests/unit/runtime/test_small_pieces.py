@@ -86,3 +86,13 @@ async def test_a_blocked_loop_is_measured_even_before_it_has_ticked_again():
         assert lag.recent() < timedelta(milliseconds=250)
         time.sleep(0.3)  # noqa: ASYNC251  # blocks on purpose
         assert lag.recent() > timedelta(milliseconds=250)
+
+
+class Named(Settings):
+    slots: int = Field(1, validation_alias="NANOBATCH_NAMED_SLOTS", ge=1)
+
+
+def test_a_wrong_value_given_by_field_is_named_by_its_variable():
+    with pytest.raises(SettingsError) as caught:
+        load(Named, slots=0)
+    assert str(caught.value).startswith("NANOBATCH_NAMED_SLOTS: ")

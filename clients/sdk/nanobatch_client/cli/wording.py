@@ -127,9 +127,10 @@ def problem(error: NanobatchError, target: str, prompts: Sequence[str] = ()) -> 
             "Start one with `make run` (or `nanobatch up`), or name another one with --target.",
         ]
     if isinstance(error, InvalidRequestError) and error.violations:
-        return ["The request is refused:", *(f"  - {violation(each, prompts)}" for each in error.violations)]
-    lines = [error.message]
-    if error.reason == "KEY_NEEDED":
+        lines = ["The request is refused:", *(f"  - {violation(each, prompts)}" for each in error.violations)]
+    else:
+        lines = [error.message]
+    if error.reason == "KEY_NEEDED" or any(bad.field.endswith("api_key") for bad in error.violations):
         lines.append(f"Give the key by the name of its environment variable: --api-key-env {KEY_VARIABLE}")
     if error.retry_after is not None:
         lines.append(f"Try again in {duration(error.retry_after)}.")
