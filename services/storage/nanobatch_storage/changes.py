@@ -11,7 +11,8 @@ from nanobatch_runtime.bus import Bus, Subscription
 from nanobatch_runtime.errors import UnavailableError
 from nanobatch_runtime.lifecycle import cancel
 from nanobatch_storage import topics
-from nanobatch_storage.domain import Actor, ExecutionNotFoundError, RevisionUnknownError, Waiting
+from nanobatch_storage.domain import Actor, Waiting
+from nanobatch_storage.errors import ExecutionNotFoundError, RevisionUnknownError
 from nanobatch_storage.ports import ChangeLog
 from nanobatch_storage.views import Change, Changes, WaitingNotice
 

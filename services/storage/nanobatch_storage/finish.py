@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from nanobatch_runtime.bus import Bus
 from nanobatch_storage import topics
 from nanobatch_storage.domain import (
-    BadPictureError,
     Completion,
     EndedCall,
     Failure,
@@ -19,6 +18,7 @@ from nanobatch_storage.domain import (
     Opening,
     ResultState,
 )
+from nanobatch_storage.errors import BadPictureError
 from nanobatch_storage.lease import announce
 from nanobatch_storage.pictures import blob_path, write_picture
 from nanobatch_storage.ports import Blobs

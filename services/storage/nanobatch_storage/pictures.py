@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from nanobatch_runtime.errors import InvalidArgumentError
 from nanobatch_runtime.ids import is_id
-from nanobatch_storage.domain import Actor, BadPictureError, Image, ImageExistsError, ImageNotFoundError
+from nanobatch_storage.domain import Actor, Image
+from nanobatch_storage.errors import BadPictureError, ImageExistsError, ImageNotFoundError
 from nanobatch_storage.ports import Blobs, Images
 
 _EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}

@@ -10,15 +10,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from nanobatch_storage.domain import (
-    Actor,
-    EncryptedKey,
-    Execution,
-    Image,
-    NewCredential,
-    NewExecution,
-    ResultState,
-)
+from nanobatch_storage.domain import Actor, EncryptedKey, Execution, Image, NewCredential, NewExecution, ResultState
 from nanobatch_storage.views import Cancellation, Changes, ExecutionView, Latency, Page, ResultView, Retry
 
 

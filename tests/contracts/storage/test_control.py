@@ -12,16 +12,13 @@ from sqlalchemy import func, select
 from nanobatch_runtime.errors import FailedPreconditionError, InvalidArgumentError
 from nanobatch_storage import control, topics
 from nanobatch_storage.adapters.tables import attempts, credentials, results, retry_requests
-from nanobatch_storage.domain import (
-    Charged,
+from nanobatch_storage.domain import Charged, ExecutionState, PauseReason, ResultState
+from nanobatch_storage.errors import (
     ExecutionActiveError,
     ExecutionFinalError,
     ExecutionNotFoundError,
-    ExecutionState,
     KeyNeededError,
-    PauseReason,
     RequestIdReusedError,
-    ResultState,
 )
 from nanobatch_storage.pictures import put_upload, write_picture
 

@@ -13,15 +13,8 @@ from nanobatch_runtime.bus import MemoryBus
 from nanobatch_runtime.errors import InvalidArgumentError
 from nanobatch_storage import create, topics
 from nanobatch_storage.adapters.tables import credentials, executions, workflows
-from nanobatch_storage.domain import (
-    Actor,
-    ExecutionState,
-    NewPrompt,
-    RequestIdReusedError,
-    ResultState,
-    Settings,
-    UserNotFoundError,
-)
+from nanobatch_storage.domain import Actor, ExecutionState, NewPrompt, ResultState, Settings
+from nanobatch_storage.errors import RequestIdReusedError, UserNotFoundError
 
 
 async def test_an_execution_and_its_results_are_there_at_once_each_with_a_revision_of_its_own(store):

@@ -15,13 +15,12 @@ from nanobatch_runtime.settings import SettingsError
 from nanobatch_runtime.testing import eventually
 from nanobatch_storage import sweep
 from nanobatch_storage.adapters.blobs_obstore import open_blobs
-from nanobatch_storage.domain import (
-    Actor,
+from nanobatch_storage.domain import Actor, NewPrompt
+from nanobatch_storage.errors import (
     BadPictureError,
     BlobMissingError,
     ImageExistsError,
     ImageNotFoundError,
-    NewPrompt,
     UserNotFoundError,
 )
 from nanobatch_storage.pictures import open_picture, put_upload, write_picture

@@ -19,7 +19,6 @@ from nanobatch_storage.domain import (
     FailureClass,
     Image,
     ImageKind,
-    LeaseLostError,
     LeaseRef,
     NewPicture,
     PauseReason,
@@ -27,8 +26,8 @@ from nanobatch_storage.domain import (
     Settings,
     UnknownPolicy,
     Usage,
-    WindowFullError,
 )
+from nanobatch_storage.errors import LeaseLostError, WindowFullError
 from nanobatch_storage.pictures import blob_path
 
 TTL = timedelta(seconds=30)

@@ -13,16 +13,8 @@ from sqlalchemy import insert
 from nanobatch_runtime.errors import InvalidArgumentError
 from nanobatch_storage.adapters import rows
 from nanobatch_storage.adapters.tables import attempts
-from nanobatch_storage.domain import (
-    Actor,
-    Attempt,
-    Charged,
-    ExecutionNotFoundError,
-    ResultNotFoundError,
-    ResultState,
-    Waiting,
-    WaitReason,
-)
+from nanobatch_storage.domain import Actor, Attempt, Charged, ResultState, Waiting, WaitReason
+from nanobatch_storage.errors import ExecutionNotFoundError, ResultNotFoundError
 
 MALFORMED = ["", "no uuid", "'; drop table executions; --", "00000000000000000000000000000000", "A" * 5000, "\x00"]
 

@@ -15,15 +15,8 @@ from nanobatch_runtime.errors import UnavailableError
 from nanobatch_runtime.testing import eventually
 from nanobatch_storage import changes, control, topics
 from nanobatch_storage.adapters.changes_sql import SqlChangeLog
-from nanobatch_storage.domain import (
-    Execution,
-    ExecutionNotFoundError,
-    ExecutionState,
-    ResultState,
-    RevisionUnknownError,
-    Waiting,
-    WaitReason,
-)
+from nanobatch_storage.domain import Execution, ExecutionState, ResultState, Waiting, WaitReason
+from nanobatch_storage.errors import ExecutionNotFoundError, RevisionUnknownError
 from nanobatch_storage.views import ResultView, WaitingNotice
 
 

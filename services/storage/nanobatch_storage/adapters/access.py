@@ -8,7 +8,8 @@ from nanobatch_runtime.ids import is_id
 from nanobatch_storage.adapters import rows
 from nanobatch_storage.adapters.database import Transaction
 from nanobatch_storage.adapters.tables import buckets, credentials, executions, users
-from nanobatch_storage.domain import Actor, Execution, ExecutionNotFoundError, UserNotFoundError
+from nanobatch_storage.domain import Actor, Execution
+from nanobatch_storage.errors import ExecutionNotFoundError, UserNotFoundError
 from nanobatch_storage.views import ExecutionView
 
 

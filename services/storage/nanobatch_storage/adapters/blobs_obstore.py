@@ -14,7 +14,7 @@ from obstore.store import LocalStore
 
 from nanobatch_runtime.rpc.options import CHUNK_BYTES
 from nanobatch_runtime.settings import SettingsError
-from nanobatch_storage.domain import BlobMissingError
+from nanobatch_storage.errors import BlobMissingError
 
 
 def open_blobs(url: str) -> LocalBlobs:

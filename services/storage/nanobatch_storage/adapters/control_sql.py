@@ -12,16 +12,8 @@ from nanobatch_storage.adapters.credentials_sql import lock_bucket_for, take_key
 from nanobatch_storage.adapters.database import Database, Transaction
 from nanobatch_storage.adapters.retry_sql import retry_execution
 from nanobatch_storage.adapters.tables import attempts, credentials, executions, images, results
-from nanobatch_storage.domain import (
-    Actor,
-    Execution,
-    ExecutionActiveError,
-    ExecutionFinalError,
-    ExecutionState,
-    NewCredential,
-    PauseReason,
-    ResultState,
-)
+from nanobatch_storage.domain import Actor, Execution, ExecutionState, NewCredential, PauseReason, ResultState
+from nanobatch_storage.errors import ExecutionActiveError, ExecutionFinalError
 from nanobatch_storage.views import Cancellation, Retry
 
 

@@ -20,10 +20,10 @@ from nanobatch_storage.domain import (
     Execution,
     ExecutionState,
     NewExecution,
-    RequestIdReusedError,
     Result,
     ResultState,
 )
+from nanobatch_storage.errors import RequestIdReusedError
 
 DEFAULT_WORKFLOW = "Batch Nano Banana"
 

@@ -13,7 +13,8 @@ from nanobatch_runtime.ids import is_id
 from nanobatch_storage.adapters import rows
 from nanobatch_storage.adapters.database import Transaction
 from nanobatch_storage.adapters.tables import buckets, credentials
-from nanobatch_storage.domain import KEYLESS_PROVIDER, Bucket, Execution, KeyNeededError, NewCredential, PauseReason
+from nanobatch_storage.domain import KEYLESS_PROVIDER, Bucket, Execution, NewCredential, PauseReason
+from nanobatch_storage.errors import KeyNeededError
 
 
 async def insert_if_absent(tx: Transaction, table: Table, values: dict[str, Any]) -> None:

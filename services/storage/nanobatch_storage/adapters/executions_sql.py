@@ -15,7 +15,8 @@ from nanobatch_storage.adapters.access import find_execution, visible
 from nanobatch_storage.adapters.creation_sql import create_execution
 from nanobatch_storage.adapters.database import Database
 from nanobatch_storage.adapters.tables import UtcDateTime, attempts, executions, results
-from nanobatch_storage.domain import Actor, Execution, NewExecution, ResultNotFoundError, ResultState
+from nanobatch_storage.domain import Actor, Execution, NewExecution, ResultState
+from nanobatch_storage.errors import ResultNotFoundError
 from nanobatch_storage.views import ExecutionView, Latency, Page, ResultView
 
 _LATENCY_SAMPLES = 200

@@ -13,7 +13,8 @@ from nanobatch_runtime.ids import is_id
 from nanobatch_storage.adapters.access import lock_user, visible
 from nanobatch_storage.adapters.database import Database, Transaction
 from nanobatch_storage.adapters.tables import images
-from nanobatch_storage.domain import Actor, Image, ImageExistsError, ImageKind
+from nanobatch_storage.domain import Actor, Image, ImageKind
+from nanobatch_storage.errors import ImageExistsError
 
 UPLOAD_LIFE = timedelta(hours=24)
 """How long an upload stays that no execution uses."""

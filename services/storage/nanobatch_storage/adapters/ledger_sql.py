@@ -28,15 +28,14 @@ from nanobatch_storage.domain import (
     Failure,
     Image,
     ImageKind,
-    LeaseLostError,
     LeaseRef,
     Opening,
     PauseReason,
     Result,
     ResultState,
     Usage,
-    WindowFullError,
 )
+from nanobatch_storage.errors import LeaseLostError, WindowFullError
 from nanobatch_storage.policy import BucketEffect, Next, Verdict
 
 

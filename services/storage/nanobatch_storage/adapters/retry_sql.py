@@ -13,7 +13,8 @@ from nanobatch_storage.adapters.access import find_execution, lock_execution, lo
 from nanobatch_storage.adapters.credentials_sql import lock_bucket_for, take_key
 from nanobatch_storage.adapters.database import Transaction
 from nanobatch_storage.adapters.tables import results, retry_requests
-from nanobatch_storage.domain import Actor, Execution, RequestIdReusedError, Result, ResultState
+from nanobatch_storage.domain import Actor, Execution, Result, ResultState
+from nanobatch_storage.errors import RequestIdReusedError
 from nanobatch_storage.views import Retry
 
 _RETRIABLE = (ResultState.FAILED, ResultState.CANCELLED)

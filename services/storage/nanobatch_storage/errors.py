@@ -1,0 +1,140 @@
+"""What storage refuses, and why: each error is a family of the shared library with a reason of its own."""
+
+from __future__ import annotations
+
+from nanobatch_runtime.errors import (
+    AbortedError,
+    AlreadyExistsError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    Kind,
+    NanobatchError,
+    NotFoundError,
+    OutOfRangeError,
+    ResourceExhaustedError,
+)
+
+
+class ExecutionNotFoundError(NotFoundError):
+    """No such execution, or somebody else's."""
+
+    reason = "EXECUTION_NOT_FOUND"
+
+    def __init__(self) -> None:
+        """The same words for unknown and foreign ones."""
+        super().__init__("There is no such execution.")
+
+
+class ResultNotFoundError(NotFoundError):
+    """No such result, or somebody else's."""
+
+    reason = "RESULT_NOT_FOUND"
+
+    def __init__(self) -> None:
+        """The same words for unknown and foreign ones."""
+        super().__init__("There is no such result.")
+
+
+class ImageNotFoundError(NotFoundError):
+    """No such image, or somebody else's."""
+
+    reason = "IMAGE_NOT_FOUND"
+
+    def __init__(self) -> None:
+        """The same words for unknown and foreign ones."""
+        super().__init__("There is no such image.")
+
+
+class RequestIdReusedError(AlreadyExistsError):
+    """The same request id came with other content."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self) -> None:
+        """Say what to do."""
+        super().__init__("This request_id was used for another request. Use a new one for a new request.")
+
+
+class ExecutionFinalError(FailedPreconditionError):
+    """It has ended already."""
+
+    reason = "EXECUTION_FINAL"
+
+
+class ExecutionActiveError(FailedPreconditionError):
+    """It has not ended yet."""
+
+    reason = "EXECUTION_ACTIVE"
+
+
+class KeyNeededError(FailedPreconditionError):
+    """Its key was wiped and none was given."""
+
+    reason = "KEY_NEEDED"
+
+    def __init__(self) -> None:
+        """Say what to do."""
+        super().__init__("The provider key of this execution was deleted when it ended. Give the key again.")
+
+
+class RevisionUnknownError(OutOfRangeError):
+    """A watcher asks for what lies ahead of everything."""
+
+    reason = "REVISION_UNKNOWN"
+
+
+class LeaseLostError(AbortedError):
+    """Somebody else holds the result now, or nobody may."""
+
+    reason = "LEASE_LOST"
+
+    def __init__(self) -> None:
+        """Say it."""
+        super().__init__("This lease is no longer the current one.")
+
+
+class WindowFullError(ResourceExhaustedError):
+    """The bucket has as many calls out as it may have."""
+
+    reason = "WINDOW_FULL"
+
+    def __init__(self) -> None:
+        """Say it."""
+        super().__init__("This key has as many calls out as it may have. Ask again when one of them has ended.")
+
+
+class BadPictureError(InvalidArgumentError):
+    """The bytes are not those that were announced."""
+
+    reason = "PICTURE_MISMATCH"
+
+
+class UserNotFoundError(NotFoundError):
+    """No such user."""
+
+    reason = "USER_NOT_FOUND"
+
+    def __init__(self) -> None:
+        """Say it."""
+        super().__init__("There is no such user.")
+
+
+class ImageExistsError(AlreadyExistsError):
+    """The id is taken by another picture."""
+
+    reason = "IMAGE_EXISTS"
+
+    def __init__(self) -> None:
+        """Say what to do."""
+        super().__init__("This image id is taken. Use a new one for a new picture.")
+
+
+class BlobMissingError(NanobatchError):
+    """A row names bytes that are not there: somebody removed them behind storage's back."""
+
+    kind = Kind.DATA_LOSS
+    reason = "PICTURE_LOST"
+
+    def __init__(self) -> None:
+        """Say it."""
+        super().__init__("The bytes of this picture are gone from the picture store.")
