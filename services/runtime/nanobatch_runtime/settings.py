@@ -30,7 +30,7 @@ def load(kind: type[S], **overrides: Any) -> S:
         for problem in error.errors(include_input=False, include_url=False):
             message = problem["msg"].removeprefix("Value error, ")
             name = _variable(kind, str(problem["loc"][0])) if problem["loc"] else ""
-            lines.append(message if not name or message.startswith(name) else f"{name}: {message}")
+            lines.append(message if not name or message.startswith(f"{name}:") else f"{name}: {message}")
         raise SettingsError("\n".join(lines)) from None
 
 
