@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the tests need besides Python: a PostgreSQL server (15 or newer) to start private copies of.
+# What the tests need besides Python: PostgreSQL (15 or newer) and Redis (7 or newer) to start private copies of.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/apt.sh
@@ -10,4 +10,18 @@ if ! command -v initdb >/dev/null && ! compgen -G '/usr/lib/postgresql/*/bin/ini
     echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf
   fi
   apt_or_say "PostgreSQL 15 or newer (for the tests)" postgresql
+fi
+if ! command -v redis-server >/dev/null; then
+  # As above: a service that is masked before it is installed is neither started nor enabled, and a policy of 101 says
+  # the same to machines without systemd.
+  if [ "$(id -u)" = 0 ]; then
+    mkdir -p /etc/systemd/system
+    [ -e /etc/systemd/system/redis-server.service ] || ln -s /dev/null /etc/systemd/system/redis-server.service
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+      printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+      chmod +x /usr/sbin/policy-rc.d
+      trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    fi
+  fi
+  apt_or_say "Redis 7 or newer (for the tests)" redis-server
 fi

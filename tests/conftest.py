@@ -1,4 +1,4 @@
-"""What several suites share: a PostgreSQL of their own, and a clock that stands still."""
+"""What several suites share: a PostgreSQL and a Redis of their own, and a clock that stands still."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from redis_server import RedisServer, private_redis
 
 from nanobatch_runtime.clock import ManualClock
 
@@ -129,6 +130,13 @@ def _wait_until_ready(running: PostgresServer, server: subprocess.Popen[bytes], 
             time.sleep(0.05)
         else:
             return
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A private Redis of one test, to be frozen, killed and started again. Fails, never skips, where there is none."""
+    with private_redis() as server:
+        yield server
 
 
 @pytest.fixture
