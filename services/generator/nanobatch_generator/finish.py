@@ -18,6 +18,7 @@ from nanobatch_generator.patience import patiently, pause
 from nanobatch_generator.ports import LeaseSource, Pictures, Sink
 from nanobatch_generator.spool import Spool, SpoolEntry
 from nanobatch_runtime.errors import Kind, RemoteError
+from nanobatch_runtime.failpoints import failpoint
 from nanobatch_runtime.ids import derived_id
 
 _log = structlog.get_logger("nanobatch.finish")
@@ -71,6 +72,7 @@ class Finish:
 
     async def _checked(self, entry: SpoolEntry) -> Completion:
         checked = await self._pictures.check(entry.master, entry.thumbnail)
+        failpoint("decoded")
         pictures = tuple(
             PictureFile(derived_id(entry.attempt_id, kind.name.lower()), kind, path, facts)
             for kind, path, facts in (

@@ -34,6 +34,7 @@ from nanobatch_generator.ports import LeaseSource, Provider
 from nanobatch_generator.running import Phase, Work
 from nanobatch_generator.spool import Spool, SpoolEntry
 from nanobatch_runtime.errors import NanobatchError, RemoteError
+from nanobatch_runtime.failpoints import failpoint
 from nanobatch_runtime.keyring import Identity, Keyring, SealBrokenError, UnknownKeyError
 
 _log = structlog.get_logger("nanobatch.render")
@@ -103,6 +104,7 @@ class Render:
         if lease.check_key:
             await self._check_key(lease, provider, key)
         work.called(await self._start(lease))
+        failpoint("attempt_written")
         done = await _call(provider, request, key)
         work.answered(done.usage)
         self._latencies.note(lease.model, work.elapsed)
@@ -120,6 +122,7 @@ class Render:
             await self._spool.write(entry, done.data)
         finally:
             await telling
+        failpoint("spooled")
         del done, request  # from here on the picture lies on disk: many of them may wait for a slow storage
         work.state = await self._finish.run(entry)
 

@@ -23,6 +23,7 @@ from nanobatch_generator.ports import LeaseSource
 from nanobatch_generator.render import Render
 from nanobatch_generator.running import InFlight, Phase, Work
 from nanobatch_runtime.errors import NanobatchError
+from nanobatch_runtime.failpoints import failpoint
 
 _log = structlog.get_logger("nanobatch.worker")
 
@@ -152,6 +153,7 @@ class Worker:
         work = Work(lease, notify=self._changed.set)
         self._in_flight.add(work)
         self._heartbeat.hold(lease.ref, lease.duration)
+        failpoint("leased")
         work.task = tasks.create_task(self._render.run(work), name=f"render-{lease.ref.result_id}")
         work.task.add_done_callback(lambda _: self._ended_work(work))
 

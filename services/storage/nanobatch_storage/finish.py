@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 from nanobatch_runtime.bus import Bus
+from nanobatch_runtime.failpoints import failpoint
 from nanobatch_storage import topics
 from nanobatch_storage.domain import (
     Completion,
@@ -60,6 +61,7 @@ async def complete(
         await write_picture(blobs, picture, source.take(picture.size_bytes))
     await source.expect_end()
     completed = await ledger.complete(completion, pictures)
+    failpoint("before_hint")
     if completed.makes_room:
         await announce(bus, [completed.execution_id])
     else:

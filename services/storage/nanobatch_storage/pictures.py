@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from nanobatch_runtime.errors import InvalidArgumentError
+from nanobatch_runtime.failpoints import failpoint
 from nanobatch_runtime.ids import is_id
 from nanobatch_storage.domain import Actor, Image
 from nanobatch_storage.errors import BadPictureError, ImageExistsError, ImageNotFoundError
@@ -26,6 +27,7 @@ async def write_picture(blobs: Blobs, image: Image, chunks: AsyncIterator[bytes]
     Raises BadPictureError, and leaves nothing behind, where they are not those that the description announces.
     """
     await blobs.write(image.blob_path, _verified(image, chunks))
+    failpoint("picture_renamed")
 
 
 async def put_upload(images: Images, blobs: Blobs, image: Image, chunks: AsyncIterator[bytes]) -> Image:
@@ -67,3 +69,4 @@ async def _verified(image: Image, chunks: AsyncIterator[bytes]) -> AsyncIterator
         raise BadPictureError(f"{size} bytes came, {image.size_bytes} were announced.")
     if digest.hexdigest() != image.sha256:
         raise BadPictureError("The bytes do not have the announced SHA-256.")
+    failpoint("picture_written")

@@ -14,6 +14,8 @@ import httpx
 from multidict import CIMultiDict
 from yarl import URL
 
+from nanobatch_runtime.failpoints import armed, failpoint
+
 _IDLE_SECONDS: Final = 30.0
 
 
@@ -37,7 +39,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=None, connect=limits.get("connect"), sock_read=limits.get("read")),
             ) as answer:
+                failpoint("first_answer_byte")
                 content = await answer.read()
+                failpoint("answer_complete")
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _translated(error, request) from error
         headers = [
@@ -60,8 +64,18 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 connector=aiohttp.TCPConnector(ssl=self._context, limit=0, keepalive_timeout=_IDLE_SECONDS),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=True,
+                trace_configs=[_told_when_sent()] if armed("request_sent") else None,
             )
         return self._session
+
+
+def _told_when_sent() -> aiohttp.TraceConfig:
+    async def sent(_session: object, _context: object, _params: object) -> None:
+        failpoint("request_sent")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_chunk_sent.append(sent)
+    return trace
 
 
 class _WholeResponse(httpx.Response):

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from sqlalchemy import bindparam, func, insert, select
 
+from nanobatch_runtime.failpoints import failpoint
 from nanobatch_runtime.ids import is_id
 from nanobatch_storage import pacing, policy
 from nanobatch_storage.adapters import rows
@@ -173,9 +174,11 @@ class SqlLedger:
             )
             await _close(tx, execution, result, attempt)
             bucket = await _bucket_to_ease(tx, execution.bucket_id, self._window)
+            failpoint("before_commit")
             return Completed(result.state, execution.id, makes_room), bucket
 
         completed, bucket = await self._database.write(work)
+        failpoint("after_commit")
         if bucket is not None:
             await self._ease(bucket.id)
         return completed
