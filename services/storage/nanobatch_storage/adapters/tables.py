@@ -23,6 +23,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     Uuid,
+    false,
     or_,
     text,
 )
@@ -84,6 +85,32 @@ users = Table(
     Column("role", String(16), nullable=False),
     Column("name", String(255), nullable=False),
     Column("create_time", UtcDateTime, nullable=False),
+    Column("disabled", Boolean, nullable=False, server_default=false(), comment="none of their tokens works"),
+    Column("daily_cap_micros", BigInteger, comment="most that may be spent in a day; null: no limit"),
+    _id("creator_id", comment="the admin who made them; null: made by the system"),
+    _id("request_id"),
+    Column("request_hash", String(64)),
+    Index("uq_users_request", "creator_id", "request_id", unique=True, **_where("request_id is not null")),
+    Index("ix_users_list", "create_time", "id"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    _id(primary_key=True),
+    _id("user_id", ForeignKey("users.id"), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("prefix", String(16), nullable=False, comment="the token's first characters, to tell it from others"),
+    Column("sha256", String(64), nullable=False, unique=True, comment="of the token, which is kept nowhere"),
+    Column("create_time", UtcDateTime, nullable=False),
+    Column("expire_time", UtcDateTime, comment="null: never"),
+    Column("revoke_time", UtcDateTime, comment="null: it was not"),
+    Column("last_use_time", UtcDateTime, comment="to a minute or two; null: not yet"),
+    _id("creator_id", comment="who made it; null: the operator's, from the environment"),
+    _id("request_id"),
+    Column("request_hash", String(64)),
+    Index("uq_tokens_request", "creator_id", "request_id", unique=True, **_where("request_id is not null")),
+    Index("ix_tokens_list", "user_id", "create_time", "id"),
 )
 
 secrets = Table(

@@ -22,24 +22,66 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from nanobatch.gateway.v1 import account_pb2 as nanobatch_dot_gateway_dot_v1_dot_account__pb2
 from nanobatch.storage.v1 import common_pb2 as nanobatch_dot_storage_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*nanobatch/storage/v1/account_service.proto\x12\x14nanobatch.storage.v1\x1a!nanobatch/storage/v1/common.proto\"M\n\x11\x45nsureUserRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x14\n\x12\x45nsureUserResponse\"Y\n\x13\x45nsureSecretRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x34\n\x08proposal\x18\x02 \x01(\x0b\x32\".nanobatch.storage.v1.EncryptedKey\"I\n\x14\x45nsureSecretResponse\x12\x31\n\x05value\x18\x01 \x01(\x0b\x32\".nanobatch.storage.v1.EncryptedKey2\xd8\x01\n\x0e\x41\x63\x63ountService\x12_\n\nEnsureUser\x12\'.nanobatch.storage.v1.EnsureUserRequest\x1a(.nanobatch.storage.v1.EnsureUserResponse\x12\x65\n\x0c\x45nsureSecret\x12).nanobatch.storage.v1.EnsureSecretRequest\x1a*.nanobatch.storage.v1.EnsureSecretResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*nanobatch/storage/v1/account_service.proto\x12\x14nanobatch.storage.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"nanobatch/gateway/v1/account.proto\x1a!nanobatch/storage/v1/common.proto\"M\n\x11\x45nsureUserRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x14\n\x12\x45nsureUserResponse\"Y\n\x13\x45nsureSecretRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x34\n\x08proposal\x18\x02 \x01(\x0b\x32\".nanobatch.storage.v1.EncryptedKey\"I\n\x14\x45nsureSecretResponse\x12\x31\n\x05value\x18\x01 \x01(\x0b\x32\".nanobatch.storage.v1.EncryptedKey\"-\n\x0bTokenDigest\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0e\n\x06prefix\x18\x02 \x01(\t\"\x85\x01\n\x17\x45nsureFirstAdminRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x30\n\x05token\x18\x03 \x01(\x0b\x32!.nanobatch.storage.v1.TokenDigest\"+\n\x18\x45nsureFirstAdminResponse\x12\x0f\n\x07\x61nybody\x18\x01 \x01(\x08\"%\n\x13\x41uthenticateRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\"\x82\x01\n\x14\x41uthenticateResponse\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x10\n\x08token_id\x18\x02 \x01(\t\x12,\n\tremaining\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"Q\n\x11GetAccountRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x10\n\x08token_id\x18\x02 \x01(\t\"j\n\x12GetAccountResponse\x12(\n\x04user\x18\x01 \x01(\x0b\x32\x1a.nanobatch.gateway.v1.User\x12*\n\x05token\x18\x02 \x01(\x0b\x32\x1b.nanobatch.gateway.v1.Token\"\xd5\x01\n\x11\x43reateUserRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x14\n\x0crequest_hash\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12(\n\x04role\x18\x05 \x01(\x0e\x32\x1a.nanobatch.gateway.v1.Role\x12\x1d\n\x10\x64\x61ily_cap_micros\x18\x06 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_daily_cap_micros\">\n\x12\x43reateUserResponse\x12(\n\x04user\x18\x01 \x01(\x0b\x32\x1a.nanobatch.gateway.v1.User\"a\n\x10ListUsersRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"S\n\x11ListUsersResponse\x12)\n\x05users\x18\x01 \x03(\x0b\x32\x1a.nanobatch.gateway.v1.User\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"\x9a\x01\n\x11UpdateUserRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12(\n\x04user\x18\x02 \x01(\x0b\x32\x1a.nanobatch.gateway.v1.User\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\">\n\x12UpdateUserResponse\x12(\n\x04user\x18\x01 \x01(\x0b\x32\x1a.nanobatch.gateway.v1.User\"\xec\x01\n\x12\x43reateTokenRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x14\n\x0crequest_hash\x18\x03 \x01(\t\x12\x0f\n\x07user_id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x30\n\x05token\x18\x06 \x01(\x0b\x32!.nanobatch.storage.v1.TokenDigest\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"A\n\x13\x43reateTokenResponse\x12*\n\x05token\x18\x01 \x01(\x0b\x32\x1b.nanobatch.gateway.v1.Token\"s\n\x11ListTokensRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\"V\n\x12ListTokensResponse\x12+\n\x06tokens\x18\x01 \x03(\x0b\x32\x1b.nanobatch.gateway.v1.Token\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"R\n\x12RevokeTokenRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x10\n\x08token_id\x18\x02 \x01(\t\"A\n\x13RevokeTokenResponse\x12*\n\x05token\x18\x01 \x01(\x0b\x32\x1b.nanobatch.gateway.v1.Token2\xdc\x08\n\x0e\x41\x63\x63ountService\x12_\n\nEnsureUser\x12\'.nanobatch.storage.v1.EnsureUserRequest\x1a(.nanobatch.storage.v1.EnsureUserResponse\x12\x65\n\x0c\x45nsureSecret\x12).nanobatch.storage.v1.EnsureSecretRequest\x1a*.nanobatch.storage.v1.EnsureSecretResponse\x12q\n\x10\x45nsureFirstAdmin\x12-.nanobatch.storage.v1.EnsureFirstAdminRequest\x1a..nanobatch.storage.v1.EnsureFirstAdminResponse\x12\x65\n\x0c\x41uthenticate\x12).nanobatch.storage.v1.AuthenticateRequest\x1a*.nanobatch.storage.v1.AuthenticateResponse\x12_\n\nGetAccount\x12\'.nanobatch.storage.v1.GetAccountRequest\x1a(.nanobatch.storage.v1.GetAccountResponse\x12_\n\nCreateUser\x12\'.nanobatch.storage.v1.CreateUserRequest\x1a(.nanobatch.storage.v1.CreateUserResponse\x12\\\n\tListUsers\x12&.nanobatch.storage.v1.ListUsersRequest\x1a\'.nanobatch.storage.v1.ListUsersResponse\x12_\n\nUpdateUser\x12\'.nanobatch.storage.v1.UpdateUserRequest\x1a(.nanobatch.storage.v1.UpdateUserResponse\x12\x62\n\x0b\x43reateToken\x12(.nanobatch.storage.v1.CreateTokenRequest\x1a).nanobatch.storage.v1.CreateTokenResponse\x12_\n\nListTokens\x12\'.nanobatch.storage.v1.ListTokensRequest\x1a(.nanobatch.storage.v1.ListTokensResponse\x12\x62\n\x0bRevokeToken\x12(.nanobatch.storage.v1.RevokeTokenRequest\x1a).nanobatch.storage.v1.RevokeTokenResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nanobatch.storage.v1.account_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENSUREUSERREQUEST']._serialized_start=103
-  _globals['_ENSUREUSERREQUEST']._serialized_end=180
-  _globals['_ENSUREUSERRESPONSE']._serialized_start=182
-  _globals['_ENSUREUSERRESPONSE']._serialized_end=202
-  _globals['_ENSURESECRETREQUEST']._serialized_start=204
-  _globals['_ENSURESECRETREQUEST']._serialized_end=293
-  _globals['_ENSURESECRETRESPONSE']._serialized_start=295
-  _globals['_ENSURESECRETRESPONSE']._serialized_end=368
-  _globals['_ACCOUNTSERVICE']._serialized_start=371
-  _globals['_ACCOUNTSERVICE']._serialized_end=587
+  _globals['_ENSUREUSERREQUEST']._serialized_start=238
+  _globals['_ENSUREUSERREQUEST']._serialized_end=315
+  _globals['_ENSUREUSERRESPONSE']._serialized_start=317
+  _globals['_ENSUREUSERRESPONSE']._serialized_end=337
+  _globals['_ENSURESECRETREQUEST']._serialized_start=339
+  _globals['_ENSURESECRETREQUEST']._serialized_end=428
+  _globals['_ENSURESECRETRESPONSE']._serialized_start=430
+  _globals['_ENSURESECRETRESPONSE']._serialized_end=503
+  _globals['_TOKENDIGEST']._serialized_start=505
+  _globals['_TOKENDIGEST']._serialized_end=550
+  _globals['_ENSUREFIRSTADMINREQUEST']._serialized_start=553
+  _globals['_ENSUREFIRSTADMINREQUEST']._serialized_end=686
+  _globals['_ENSUREFIRSTADMINRESPONSE']._serialized_start=688
+  _globals['_ENSUREFIRSTADMINRESPONSE']._serialized_end=731
+  _globals['_AUTHENTICATEREQUEST']._serialized_start=733
+  _globals['_AUTHENTICATEREQUEST']._serialized_end=770
+  _globals['_AUTHENTICATERESPONSE']._serialized_start=773
+  _globals['_AUTHENTICATERESPONSE']._serialized_end=903
+  _globals['_GETACCOUNTREQUEST']._serialized_start=905
+  _globals['_GETACCOUNTREQUEST']._serialized_end=986
+  _globals['_GETACCOUNTRESPONSE']._serialized_start=988
+  _globals['_GETACCOUNTRESPONSE']._serialized_end=1094
+  _globals['_CREATEUSERREQUEST']._serialized_start=1097
+  _globals['_CREATEUSERREQUEST']._serialized_end=1310
+  _globals['_CREATEUSERRESPONSE']._serialized_start=1312
+  _globals['_CREATEUSERRESPONSE']._serialized_end=1374
+  _globals['_LISTUSERSREQUEST']._serialized_start=1376
+  _globals['_LISTUSERSREQUEST']._serialized_end=1473
+  _globals['_LISTUSERSRESPONSE']._serialized_start=1475
+  _globals['_LISTUSERSRESPONSE']._serialized_end=1558
+  _globals['_UPDATEUSERREQUEST']._serialized_start=1561
+  _globals['_UPDATEUSERREQUEST']._serialized_end=1715
+  _globals['_UPDATEUSERRESPONSE']._serialized_start=1717
+  _globals['_UPDATEUSERRESPONSE']._serialized_end=1779
+  _globals['_CREATETOKENREQUEST']._serialized_start=1782
+  _globals['_CREATETOKENREQUEST']._serialized_end=2018
+  _globals['_CREATETOKENRESPONSE']._serialized_start=2020
+  _globals['_CREATETOKENRESPONSE']._serialized_end=2085
+  _globals['_LISTTOKENSREQUEST']._serialized_start=2087
+  _globals['_LISTTOKENSREQUEST']._serialized_end=2202
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=2204
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=2290
+  _globals['_REVOKETOKENREQUEST']._serialized_start=2292
+  _globals['_REVOKETOKENREQUEST']._serialized_end=2374
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=2376
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=2441
+  _globals['_ACCOUNTSERVICE']._serialized_start=2444
+  _globals['_ACCOUNTSERVICE']._serialized_end=3560
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AccountServiceStub:
-    """Users, and secrets that all replicas share.
+    """Users, their tokens, and secrets that all replicas share.
     """
 
     def __init__(self, channel):
@@ -45,10 +45,55 @@ class AccountServiceStub:
                 request_serializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.EnsureSecretRequest.SerializeToString,
                 response_deserializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.EnsureSecretResponse.FromString,
                 _registered_method=True)
+        self.EnsureFirstAdmin = channel.unary_unary(
+                '/nanobatch.storage.v1.AccountService/EnsureFirstAdmin',
+                request_serializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.EnsureFirstAdminRequest.SerializeToString,
+                response_deserializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.EnsureFirstAdminResponse.FromString,
+                _registered_method=True)
+        self.Authenticate = channel.unary_unary(
+                '/nanobatch.storage.v1.AccountService/Authenticate',
+                request_serializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.AuthenticateRequest.SerializeToString,
+                response_deserializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.AuthenticateResponse.FromString,
+                _registered_method=True)
+        self.GetAccount = channel.unary_unary(
+                '/nanobatch.storage.v1.AccountService/GetAccount',
+                request_serializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.GetAccountRequest.SerializeToString,
+                response_deserializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.GetAccountResponse.FromString,
+                _registered_method=True)
+        self.CreateUser = channel.unary_unary(
+                '/nanobatch.storage.v1.AccountService/CreateUser',
+                request_serializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.CreateUserRequest.SerializeToString,
+                response_deserializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.CreateUserResponse.FromString,
+                _registered_method=True)
+        self.ListUsers = channel.unary_unary(
+                '/nanobatch.storage.v1.AccountService/ListUsers',
+                request_serializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.ListUsersRequest.SerializeToString,
+                response_deserializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.ListUsersResponse.FromString,
+                _registered_method=True)
+        self.UpdateUser = channel.unary_unary(
+                '/nanobatch.storage.v1.AccountService/UpdateUser',
+                request_serializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.UpdateUserRequest.SerializeToString,
+                response_deserializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.UpdateUserResponse.FromString,
+                _registered_method=True)
+        self.CreateToken = channel.unary_unary(
+                '/nanobatch.storage.v1.AccountService/CreateToken',
+                request_serializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.CreateTokenRequest.SerializeToString,
+                response_deserializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.CreateTokenResponse.FromString,
+                _registered_method=True)
+        self.ListTokens = channel.unary_unary(
+                '/nanobatch.storage.v1.AccountService/ListTokens',
+                request_serializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.ListTokensRequest.SerializeToString,
+                response_deserializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.ListTokensResponse.FromString,
+                _registered_method=True)
+        self.RevokeToken = channel.unary_unary(
+                '/nanobatch.storage.v1.AccountService/RevokeToken',
+                request_serializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.RevokeTokenRequest.SerializeToString,
+                response_deserializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.RevokeTokenResponse.FromString,
+                _registered_method=True)
 
 
 class AccountServiceServicer:
-    """Users, and secrets that all replicas share.
+    """Users, their tokens, and secrets that all replicas share.
     """
 
     def EnsureUser(self, request, context):
@@ -60,6 +105,70 @@ class AccountServiceServicer:
 
     def EnsureSecret(self, request, context):
         """Stores the proposed secret unless one of that name exists, and returns the stored one: all replicas agree on it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnsureFirstAdmin(self, request, context):
+        """Makes sure that exactly the token given opens the first admin's account besides those made by CreateToken; without
+        one, that none does. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Authenticate(self, request, context):
+        """Finds the user of a token. UNAUTHENTICATED (TOKEN_INVALID, TOKEN_EXPIRED) where it opens nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAccount(self, request, context):
+        """Returns the acting user, and the token that was used.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateUser(self, request, context):
+        """Stores a user. Admins only, here and in the two below.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUsers(self, request, context):
+        """Lists users, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateUser(self, request, context):
+        """Changes a user.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateToken(self, request, context):
+        """Stores the hash of a token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTokens(self, request, context):
+        """Lists the tokens of a user, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeToken(self, request, context):
+        """Makes a token stop working.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +187,51 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     request_deserializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.EnsureSecretRequest.FromString,
                     response_serializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.EnsureSecretResponse.SerializeToString,
             ),
+            'EnsureFirstAdmin': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnsureFirstAdmin,
+                    request_deserializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.EnsureFirstAdminRequest.FromString,
+                    response_serializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.EnsureFirstAdminResponse.SerializeToString,
+            ),
+            'Authenticate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Authenticate,
+                    request_deserializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.AuthenticateRequest.FromString,
+                    response_serializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.AuthenticateResponse.SerializeToString,
+            ),
+            'GetAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAccount,
+                    request_deserializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.GetAccountRequest.FromString,
+                    response_serializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.GetAccountResponse.SerializeToString,
+            ),
+            'CreateUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateUser,
+                    request_deserializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.CreateUserRequest.FromString,
+                    response_serializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.CreateUserResponse.SerializeToString,
+            ),
+            'ListUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsers,
+                    request_deserializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.ListUsersRequest.FromString,
+                    response_serializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.ListUsersResponse.SerializeToString,
+            ),
+            'UpdateUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateUser,
+                    request_deserializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.UpdateUserRequest.FromString,
+                    response_serializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.UpdateUserResponse.SerializeToString,
+            ),
+            'CreateToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateToken,
+                    request_deserializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.CreateTokenRequest.FromString,
+                    response_serializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.CreateTokenResponse.SerializeToString,
+            ),
+            'ListTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTokens,
+                    request_deserializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.ListTokensRequest.FromString,
+                    response_serializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.ListTokensResponse.SerializeToString,
+            ),
+            'RevokeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeToken,
+                    request_deserializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.RevokeTokenRequest.FromString,
+                    response_serializer=nanobatch_dot_storage_dot_v1_dot_account__service__pb2.RevokeTokenResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'nanobatch.storage.v1.AccountService', rpc_method_handlers)
@@ -87,7 +241,7 @@ def add_AccountServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccountService:
-    """Users, and secrets that all replicas share.
+    """Users, their tokens, and secrets that all replicas share.
     """
 
     @staticmethod
@@ -134,6 +288,249 @@ class AccountService:
             '/nanobatch.storage.v1.AccountService/EnsureSecret',
             nanobatch_dot_storage_dot_v1_dot_account__service__pb2.EnsureSecretRequest.SerializeToString,
             nanobatch_dot_storage_dot_v1_dot_account__service__pb2.EnsureSecretResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnsureFirstAdmin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanobatch.storage.v1.AccountService/EnsureFirstAdmin',
+            nanobatch_dot_storage_dot_v1_dot_account__service__pb2.EnsureFirstAdminRequest.SerializeToString,
+            nanobatch_dot_storage_dot_v1_dot_account__service__pb2.EnsureFirstAdminResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Authenticate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanobatch.storage.v1.AccountService/Authenticate',
+            nanobatch_dot_storage_dot_v1_dot_account__service__pb2.AuthenticateRequest.SerializeToString,
+            nanobatch_dot_storage_dot_v1_dot_account__service__pb2.AuthenticateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanobatch.storage.v1.AccountService/GetAccount',
+            nanobatch_dot_storage_dot_v1_dot_account__service__pb2.GetAccountRequest.SerializeToString,
+            nanobatch_dot_storage_dot_v1_dot_account__service__pb2.GetAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanobatch.storage.v1.AccountService/CreateUser',
+            nanobatch_dot_storage_dot_v1_dot_account__service__pb2.CreateUserRequest.SerializeToString,
+            nanobatch_dot_storage_dot_v1_dot_account__service__pb2.CreateUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanobatch.storage.v1.AccountService/ListUsers',
+            nanobatch_dot_storage_dot_v1_dot_account__service__pb2.ListUsersRequest.SerializeToString,
+            nanobatch_dot_storage_dot_v1_dot_account__service__pb2.ListUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanobatch.storage.v1.AccountService/UpdateUser',
+            nanobatch_dot_storage_dot_v1_dot_account__service__pb2.UpdateUserRequest.SerializeToString,
+            nanobatch_dot_storage_dot_v1_dot_account__service__pb2.UpdateUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanobatch.storage.v1.AccountService/CreateToken',
+            nanobatch_dot_storage_dot_v1_dot_account__service__pb2.CreateTokenRequest.SerializeToString,
+            nanobatch_dot_storage_dot_v1_dot_account__service__pb2.CreateTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanobatch.storage.v1.AccountService/ListTokens',
+            nanobatch_dot_storage_dot_v1_dot_account__service__pb2.ListTokensRequest.SerializeToString,
+            nanobatch_dot_storage_dot_v1_dot_account__service__pb2.ListTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanobatch.storage.v1.AccountService/RevokeToken',
+            nanobatch_dot_storage_dot_v1_dot_account__service__pb2.RevokeTokenRequest.SerializeToString,
+            nanobatch_dot_storage_dot_v1_dot_account__service__pb2.RevokeTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AccountServiceStub:
-    """Users, and secrets that all replicas share."""
+    """Users, their tokens, and secrets that all replicas share."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,19 +37,59 @@ class AccountServiceStub:
     """Makes sure that a user exists. Idempotent."""
     EnsureSecret: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.EnsureSecretRequest, _account_service_pb2.EnsureSecretResponse]
     """Stores the proposed secret unless one of that name exists, and returns the stored one: all replicas agree on it."""
+    EnsureFirstAdmin: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.EnsureFirstAdminRequest, _account_service_pb2.EnsureFirstAdminResponse]
+    """Makes sure that exactly the token given opens the first admin's account besides those made by CreateToken; without
+    one, that none does. Idempotent.
+    """
+    Authenticate: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.AuthenticateRequest, _account_service_pb2.AuthenticateResponse]
+    """Finds the user of a token. UNAUTHENTICATED (TOKEN_INVALID, TOKEN_EXPIRED) where it opens nothing."""
+    GetAccount: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.GetAccountRequest, _account_service_pb2.GetAccountResponse]
+    """Returns the acting user, and the token that was used."""
+    CreateUser: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.CreateUserRequest, _account_service_pb2.CreateUserResponse]
+    """Stores a user. Admins only, here and in the two below."""
+    ListUsers: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListUsersRequest, _account_service_pb2.ListUsersResponse]
+    """Lists users, oldest first."""
+    UpdateUser: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.UpdateUserRequest, _account_service_pb2.UpdateUserResponse]
+    """Changes a user."""
+    CreateToken: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.CreateTokenRequest, _account_service_pb2.CreateTokenResponse]
+    """Stores the hash of a token."""
+    ListTokens: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListTokensRequest, _account_service_pb2.ListTokensResponse]
+    """Lists the tokens of a user, oldest first."""
+    RevokeToken: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.RevokeTokenRequest, _account_service_pb2.RevokeTokenResponse]
+    """Makes a token stop working."""
 
 @_typing.type_check_only
 class AccountServiceAsyncStub(AccountServiceStub):
-    """Users, and secrets that all replicas share."""
+    """Users, their tokens, and secrets that all replicas share."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     EnsureUser: _aio.UnaryUnaryMultiCallable[_account_service_pb2.EnsureUserRequest, _account_service_pb2.EnsureUserResponse]  # type: ignore[assignment]
     """Makes sure that a user exists. Idempotent."""
     EnsureSecret: _aio.UnaryUnaryMultiCallable[_account_service_pb2.EnsureSecretRequest, _account_service_pb2.EnsureSecretResponse]  # type: ignore[assignment]
     """Stores the proposed secret unless one of that name exists, and returns the stored one: all replicas agree on it."""
+    EnsureFirstAdmin: _aio.UnaryUnaryMultiCallable[_account_service_pb2.EnsureFirstAdminRequest, _account_service_pb2.EnsureFirstAdminResponse]  # type: ignore[assignment]
+    """Makes sure that exactly the token given opens the first admin's account besides those made by CreateToken; without
+    one, that none does. Idempotent.
+    """
+    Authenticate: _aio.UnaryUnaryMultiCallable[_account_service_pb2.AuthenticateRequest, _account_service_pb2.AuthenticateResponse]  # type: ignore[assignment]
+    """Finds the user of a token. UNAUTHENTICATED (TOKEN_INVALID, TOKEN_EXPIRED) where it opens nothing."""
+    GetAccount: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetAccountRequest, _account_service_pb2.GetAccountResponse]  # type: ignore[assignment]
+    """Returns the acting user, and the token that was used."""
+    CreateUser: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CreateUserRequest, _account_service_pb2.CreateUserResponse]  # type: ignore[assignment]
+    """Stores a user. Admins only, here and in the two below."""
+    ListUsers: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListUsersRequest, _account_service_pb2.ListUsersResponse]  # type: ignore[assignment]
+    """Lists users, oldest first."""
+    UpdateUser: _aio.UnaryUnaryMultiCallable[_account_service_pb2.UpdateUserRequest, _account_service_pb2.UpdateUserResponse]  # type: ignore[assignment]
+    """Changes a user."""
+    CreateToken: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CreateTokenRequest, _account_service_pb2.CreateTokenResponse]  # type: ignore[assignment]
+    """Stores the hash of a token."""
+    ListTokens: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListTokensRequest, _account_service_pb2.ListTokensResponse]  # type: ignore[assignment]
+    """Lists the tokens of a user, oldest first."""
+    RevokeToken: _aio.UnaryUnaryMultiCallable[_account_service_pb2.RevokeTokenRequest, _account_service_pb2.RevokeTokenResponse]  # type: ignore[assignment]
+    """Makes a token stop working."""
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Users, and secrets that all replicas share."""
+    """Users, their tokens, and secrets that all replicas share."""
 
     @_abc_1.abstractmethod
     def EnsureUser(
@@ -66,5 +106,79 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.EnsureSecretResponse, _abc.Awaitable[_account_service_pb2.EnsureSecretResponse]]:
         """Stores the proposed secret unless one of that name exists, and returns the stored one: all replicas agree on it."""
+
+    @_abc_1.abstractmethod
+    def EnsureFirstAdmin(
+        self,
+        request: _account_service_pb2.EnsureFirstAdminRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.EnsureFirstAdminResponse, _abc.Awaitable[_account_service_pb2.EnsureFirstAdminResponse]]:
+        """Makes sure that exactly the token given opens the first admin's account besides those made by CreateToken; without
+        one, that none does. Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def Authenticate(
+        self,
+        request: _account_service_pb2.AuthenticateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.AuthenticateResponse, _abc.Awaitable[_account_service_pb2.AuthenticateResponse]]:
+        """Finds the user of a token. UNAUTHENTICATED (TOKEN_INVALID, TOKEN_EXPIRED) where it opens nothing."""
+
+    @_abc_1.abstractmethod
+    def GetAccount(
+        self,
+        request: _account_service_pb2.GetAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.GetAccountResponse, _abc.Awaitable[_account_service_pb2.GetAccountResponse]]:
+        """Returns the acting user, and the token that was used."""
+
+    @_abc_1.abstractmethod
+    def CreateUser(
+        self,
+        request: _account_service_pb2.CreateUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.CreateUserResponse, _abc.Awaitable[_account_service_pb2.CreateUserResponse]]:
+        """Stores a user. Admins only, here and in the two below."""
+
+    @_abc_1.abstractmethod
+    def ListUsers(
+        self,
+        request: _account_service_pb2.ListUsersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.ListUsersResponse, _abc.Awaitable[_account_service_pb2.ListUsersResponse]]:
+        """Lists users, oldest first."""
+
+    @_abc_1.abstractmethod
+    def UpdateUser(
+        self,
+        request: _account_service_pb2.UpdateUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.UpdateUserResponse, _abc.Awaitable[_account_service_pb2.UpdateUserResponse]]:
+        """Changes a user."""
+
+    @_abc_1.abstractmethod
+    def CreateToken(
+        self,
+        request: _account_service_pb2.CreateTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.CreateTokenResponse, _abc.Awaitable[_account_service_pb2.CreateTokenResponse]]:
+        """Stores the hash of a token."""
+
+    @_abc_1.abstractmethod
+    def ListTokens(
+        self,
+        request: _account_service_pb2.ListTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.ListTokensResponse, _abc.Awaitable[_account_service_pb2.ListTokensResponse]]:
+        """Lists the tokens of a user, oldest first."""
+
+    @_abc_1.abstractmethod
+    def RevokeToken(
+        self,
+        request: _account_service_pb2.RevokeTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.RevokeTokenResponse, _abc.Awaitable[_account_service_pb2.RevokeTokenResponse]]:
+        """Makes a token stop working."""
 
 def add_AccountServiceServicer_to_server(servicer: AccountServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -233,10 +233,13 @@ class GetExecutionResponse(_message.Message):
     EXECUTION_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
     HAS_KEY_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """Provider of its model."""
     has_key: _builtins.bool
     """Whether its key is still there."""
+    user_id: _builtins.str
+    """Whose it is: a key given to it is sealed for this user, whoever gives it."""
     @_builtins.property
     def execution(self) -> _execution_pb2.Execution:
         """As it is now."""
@@ -247,10 +250,11 @@ class GetExecutionResponse(_message.Message):
         execution: _execution_pb2.Execution | None = ...,
         provider: _builtins.str = ...,
         has_key: _builtins.bool = ...,
+        user_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "has_key", b"has_key", "provider", b"provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "has_key", b"has_key", "provider", b"provider", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
