@@ -32,15 +32,15 @@ def _decode(cursor: str, kind: str) -> tuple[object, object]:
             raise _bad()
 
 
-def after_execution(create_time: datetime, execution_id: str) -> str:
-    """Return the cursor behind an execution in the list of the newest first."""
-    return _encode("executions", create_time.isoformat(), execution_id)
+def after_made(kind: str, create_time: datetime, thing_id: str) -> str:
+    """Return the cursor behind a thing in a list by (create_time, id); ``kind`` names the list."""
+    return _encode(kind, create_time.isoformat(), thing_id)
 
 
-def read_execution(cursor: str) -> tuple[datetime, str]:
-    """Return what :func:`after_execution` was given. Raises InvalidArgumentError."""
-    time, execution_id = _decode(cursor, "executions")
-    if not isinstance(time, str) or not isinstance(execution_id, str) or not is_id(execution_id):
+def read_made(kind: str, cursor: str) -> tuple[datetime, str]:
+    """Return what :func:`after_made` was given. Raises InvalidArgumentError."""
+    time, thing_id = _decode(cursor, kind)
+    if not isinstance(time, str) or not isinstance(thing_id, str) or not is_id(thing_id):
         raise _bad()
     try:
         parsed = datetime.fromisoformat(time)
@@ -48,7 +48,17 @@ def read_execution(cursor: str) -> tuple[datetime, str]:
         raise _bad() from None
     if parsed.tzinfo is None:
         raise _bad()
-    return parsed, execution_id
+    return parsed, thing_id
+
+
+def after_execution(create_time: datetime, execution_id: str) -> str:
+    """Return the cursor behind an execution in the list of the newest first."""
+    return after_made("executions", create_time, execution_id)
+
+
+def read_execution(cursor: str) -> tuple[datetime, str]:
+    """Return what :func:`after_execution` was given. Raises InvalidArgumentError."""
+    return read_made("executions", cursor)
 
 
 def after_result(batch_index: int, variation: int) -> str:

@@ -11,7 +11,9 @@ from nanobatch_runtime.errors import (
     NanobatchError,
     NotFoundError,
     OutOfRangeError,
+    PermissionDeniedError,
     ResourceExhaustedError,
+    UnauthenticatedError,
 )
 
 
@@ -138,3 +140,77 @@ class BlobMissingError(NanobatchError):
     def __init__(self) -> None:
         """Say it."""
         super().__init__("The bytes of this picture are gone from the picture store.")
+
+
+class TokenNotFoundError(NotFoundError):
+    """No such token, or somebody else's."""
+
+    reason = "TOKEN_NOT_FOUND"
+
+    def __init__(self) -> None:
+        """The same words for unknown and foreign ones."""
+        super().__init__("There is no such token.")
+
+
+class TokenInvalidError(UnauthenticatedError):
+    """It opens nothing."""
+
+    reason = "TOKEN_INVALID"
+
+    def __init__(self) -> None:
+        """The same words for whatever the cause is: who only guesses learns nothing."""
+        super().__init__("This token is not valid: unknown, revoked, or of a disabled user. Ask an admin for another.")
+
+
+class TokenExpiredError(UnauthenticatedError):
+    """It was good once."""
+
+    reason = "TOKEN_EXPIRED"
+
+    def __init__(self) -> None:
+        """Say what to do."""
+        super().__init__("This token has expired. Make another one, or ask an admin for it.")
+
+
+class TokenShownError(AlreadyExistsError):
+    """The same request has made a token already, and it is kept nowhere."""
+
+    reason = "TOKEN_SHOWN"
+
+    def __init__(self, token_id: str) -> None:
+        """Say what to do."""
+        message = (
+            "This request_id has made a token already, and a token is shown only once. If its answer was lost, revoke "
+            f"token {token_id} and make another with a new request_id."
+        )
+        super().__init__(message, metadata={"token_id": token_id})
+
+
+class AdminTokenTakenError(FailedPreconditionError):
+    """The operator's token is that of a user."""
+
+    reason = "ADMIN_TOKEN_TAKEN"
+
+    def __init__(self) -> None:
+        """Say what to do."""
+        super().__init__("NANOBATCH_ADMIN_TOKEN is a token that somebody was given already; set one of its own.")
+
+
+class AdminOnlyError(PermissionDeniedError):
+    """The caller is no admin."""
+
+    reason = "ADMIN_ONLY"
+
+    def __init__(self) -> None:
+        """Say it."""
+        super().__init__("Only an admin may do this.")
+
+
+class OwnAccountError(FailedPreconditionError):
+    """Admins would lock themselves out."""
+
+    reason = "OWN_ACCOUNT"
+
+    def __init__(self) -> None:
+        """Say what to do."""
+        super().__init__("Admins cannot disable or demote themselves; let another admin do it.")

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from nanobatch_storage.accounts import Account, NewToken, NewUser, Opened, Token, TokenDigest, User, UserUpdate
 from nanobatch_storage.domain import Actor, EncryptedKey, Execution, Image, NewCredential, NewExecution, ResultState
 from nanobatch_storage.views import Cancellation, Changes, ExecutionView, Latency, Page, ResultView, Retry
 
@@ -156,4 +157,60 @@ class Accounts(Protocol):
 
     async def ensure_secret(self, name: str, proposal: EncryptedKey) -> EncryptedKey:
         """Store the proposal unless a secret of that name exists; returns the stored one, the same for all who ask."""
+        ...
+
+    async def get(self, actor: Actor, token_id: str | None) -> Account:
+        """Return the acting user and the token that was used. Raises UserNotFoundError."""
+        ...
+
+
+class Users(Protocol):
+    """Users, as admins manage them. All raise AdminOnlyError for whoever is none."""
+
+    async def create(self, actor: Actor, new: NewUser) -> User:
+        """Store a user; the same request id of the same actor gives the stored one. Raises RequestIdReusedError."""
+        ...
+
+    async def list(self, actor: Actor, page_size: int, cursor: str) -> Page[User]:
+        """Return a page, oldest first. Raises InvalidArgumentError (cursor)."""
+        ...
+
+    async def update(self, actor: Actor, update: UserUpdate) -> User:
+        """Change what the mask names. Raises UserNotFoundError, and OwnAccountError where admins would lock themselves out."""
+        ...
+
+
+class Tokens(Protocol):
+    """Tokens, by their hashes."""
+
+    async def ensure_first_admin(self, actor: Actor, name: str, digest: TokenDigest | None) -> bool:
+        """Make the digest the one operator's token of this user (None: there is none); say whether any token opens anything.
+
+        With a digest the user exists afterwards, is an admin and not disabled. Idempotent, whoever else does the same.
+        Raises AdminTokenTakenError where it is the token of somebody.
+        """
+        ...
+
+    async def authenticate(self, sha256: str) -> Opened:
+        """Return whose token it is. Raises TokenInvalidError, TokenExpiredError."""
+        ...
+
+    async def write_uses(self) -> None:
+        """Write down when tokens were last used, as far as it is not written yet: a use itself writes nothing."""
+        ...
+
+    async def create(self, actor: Actor, new: NewToken) -> Token:
+        """Store a token of the actor, or of anybody where the actor is an admin.
+
+        Raises UserNotFoundError, InvalidArgumentError (expire_time), TokenShownError where the same request id of the same
+        actor made one before, RequestIdReusedError where it made another one.
+        """
+        ...
+
+    async def list(self, actor: Actor, user_id: str, page_size: int, cursor: str) -> Page[Token]:
+        """Return a page, oldest first. Raises UserNotFoundError, InvalidArgumentError (cursor)."""
+        ...
+
+    async def revoke(self, actor: Actor, token_id: str) -> Token:
+        """Make a token stop working; repeating it changes nothing. Raises TokenNotFoundError."""
         ...

@@ -34,6 +34,11 @@ def actor_from_proto(message: common_pb2.Actor) -> Actor:
     return Actor(message.user_id, admin=message.admin)
 
 
+def actor_to_proto(actor: Actor) -> common_pb2.Actor:
+    """Return the wire form."""
+    return common_pb2.Actor(user_id=actor.user_id, admin=actor.admin)
+
+
 def encrypted_key_from_proto(message: common_pb2.EncryptedKey) -> EncryptedKey:
     """Return the domain's form."""
     return EncryptedKey(

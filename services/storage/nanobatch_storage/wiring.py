@@ -35,6 +35,8 @@ from nanobatch_storage.adapters.images_sql import SqlImages
 from nanobatch_storage.adapters.leases_sql import SqlLeases
 from nanobatch_storage.adapters.ledger_sql import SqlLedger
 from nanobatch_storage.adapters.owner_flock import owning
+from nanobatch_storage.adapters.tokens_sql import SqlTokens
+from nanobatch_storage.adapters.users_sql import SqlUsers
 from nanobatch_storage.lease import announce
 from nanobatch_storage.ports import Blobs, Images
 from nanobatch_storage.ports_queue import Leases, Ledger
@@ -104,12 +106,14 @@ async def open_app(
         if sole_owner is not None:
             await leases.expire_all()
 
-        passes = [*_tidying(images, blobs), *_queue_care(leases, ledger, bus)]
+        tokens = SqlTokens(database)
+        uses = sweep.Pass("token-uses", tokens.write_uses, timedelta(minutes=1))
+        passes = [*_tidying(images, blobs), *_queue_care(leases, ledger, bus), uses]
         await stack.enter_async_context(sweep.sweeping(passes))
 
         server = RpcServer(address or settings.listen, SERVICE_NAMES)
         account_service_pb2_grpc.add_AccountServiceServicer_to_server(
-            AccountServicer(SqlAccounts(database)), server.server
+            AccountServicer(SqlAccounts(database), SqlUsers(database), tokens), server.server
         )
         execution_service_pb2_grpc.add_ExecutionServiceServicer_to_server(
             ExecutionServicer(

@@ -27,6 +27,8 @@ from nanobatch_storage.adapters.database import Database, Transaction, open_data
 from nanobatch_storage.adapters.executions_sql import SqlExecutions
 from nanobatch_storage.adapters.images_sql import SqlImages
 from nanobatch_storage.adapters.tables import metadata
+from nanobatch_storage.adapters.tokens_sql import SqlTokens
+from nanobatch_storage.adapters.users_sql import SqlUsers
 from nanobatch_storage.domain import (
     Actor,
     Attempt,
@@ -148,6 +150,8 @@ class Store:
     changes: SqlChangeLog
     images: SqlImages
     accounts: SqlAccounts
+    users: SqlUsers
+    tokens: SqlTokens
     blobs: Any
 
     # Tests import nothing of this file: what they need comes with the fixture.
@@ -276,5 +280,7 @@ def store(database: Database, clock: ManualClock, bus: MemoryBus, tmp_path: Path
         changes=SqlChangeLog(database),
         images=SqlImages(database),
         accounts=SqlAccounts(database),
+        users=SqlUsers(database),
+        tokens=SqlTokens(database),
         blobs=open_blobs((tmp_path / "pictures").as_uri()),
     )

@@ -6,10 +6,14 @@ from sqlalchemy import select
 
 from nanobatch_runtime.errors import FieldViolation, InvalidArgumentError
 from nanobatch_runtime.ids import is_id
+from nanobatch_storage.accounts import Account
 from nanobatch_storage.adapters import rows
+from nanobatch_storage.adapters.access import owned
 from nanobatch_storage.adapters.credentials_sql import insert_if_absent
 from nanobatch_storage.adapters.database import Database, Transaction
-from nanobatch_storage.adapters.tables import secrets, users
+from nanobatch_storage.adapters.tables import secrets, tokens, users
+from nanobatch_storage.adapters.tokens_sql import TOKEN_COLUMNS, token_from
+from nanobatch_storage.adapters.users_sql import find_user
 from nanobatch_storage.domain import Actor, EncryptedKey
 
 
@@ -42,3 +46,13 @@ class SqlAccounts:
             return rows.key_from_record(found.scalar_one())
 
         return await self._database.write(work)
+
+    async def get(self, actor: Actor, token_id: str | None) -> Account:
+        """See the port."""
+        async with self._database.read() as tx:
+            user = await find_user(tx, actor, actor.user_id)
+            if token_id is None or not is_id(token_id):
+                return Account(user, None)
+            statement = select(*TOKEN_COLUMNS).where(tokens.c.id == token_id, owned(tokens, actor))
+            row = (await tx.connection.execute(statement)).one_or_none()
+            return Account(user, token_from(row) if row is not None else None)

@@ -16,6 +16,7 @@ from nanobatch_runtime.bus import Bus
 from nanobatch_runtime.rpc import options
 from nanobatch_storage import changes, control, create, cursors
 from nanobatch_storage.ports import Blobs, ChangeLog, Control, Executions
+from nanobatch_storage.servicers.paging import page_size
 from nanobatch_storage.translate import (
     actor_from_proto,
     change_to_proto,
@@ -29,7 +30,6 @@ from nanobatch_storage.translate import (
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-_MAX_PAGE = 1000
 _PAGE_BYTES = options.MAX_MESSAGE_BYTES * 3 // 4
 """A page may be shorter than was asked for; an answer that is larger than a message would be none at all."""
 
@@ -67,13 +67,16 @@ class ExecutionServicer(execution_service_pb2_grpc.ExecutionServiceServicer):
         """See the contract."""
         view = await self._executions.get(actor_from_proto(request.actor), request.execution_id)
         return pb.GetExecutionResponse(
-            execution=execution_to_proto(view.execution), provider=view.execution.provider, has_key=view.has_key
+            execution=execution_to_proto(view.execution),
+            provider=view.execution.provider,
+            has_key=view.has_key,
+            user_id=view.execution.user_id,
         )
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, context: Context) -> pb.ListExecutionsResponse:
         """See the contract."""
         page = await self._executions.list(
-            actor_from_proto(request.actor), _page_size(request.page_size), request.cursor
+            actor_from_proto(request.actor), page_size(request.page_size), request.cursor
         )
         shown = _fitting(execution_to_proto(execution) for execution in page.items)
         if len(shown) == len(page.items):
@@ -144,7 +147,7 @@ class ExecutionServicer(execution_service_pb2_grpc.ExecutionServiceServicer):
         page = await self._executions.list_results(
             actor_from_proto(request.actor),
             request.execution_id,
-            _page_size(request.page_size),
+            page_size(request.page_size),
             request.cursor,
             states_from_proto(list(request.states)),
         )
@@ -178,7 +181,3 @@ def _fitting(messages: Iterable[M]) -> list[M]:
             break
         taken.append(message)
     return taken
-
-
-def _page_size(asked: int) -> int:
-    return min(max(asked, 1), _MAX_PAGE)
