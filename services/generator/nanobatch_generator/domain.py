@@ -32,6 +32,7 @@ class FailureClass(Enum):
     BLOCKED = "BLOCKED"
     MODEL_GONE = "MODEL_GONE"
     BAD_REQUEST = "BAD_REQUEST"
+    WORKER_LOST = "WORKER_LOST"
 
 
 class Charged(Enum):
@@ -176,6 +177,8 @@ class Lease:
     attempts: int = 0
     standby: bool = False
     """Leased ahead of its bucket's window: it begins when a call ends."""
+    suspect: bool = False
+    """Generators died during its calls: this one is made alone in a spare process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +327,12 @@ class StorageDownError(UnavailableError):
     """Storage did not answer. Every write is idempotent, so a repeat is safe."""
 
     reason = "STORAGE_UNAVAILABLE"
+
+
+class SpareUnavailableError(UnavailableError):
+    """A process for a call that is to be made alone could not be started."""
+
+    reason = "SPARE_UNAVAILABLE"
 
 
 class ImageGoneError(NotFoundError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
@@ -35,8 +36,31 @@ class Provider(Protocol):
         """
         ...
 
+    async def ready(self) -> None:
+        """Return when a call can go out at once: whatever is loaded late has been loaded."""
+        ...
+
     async def check_key(self, model: str, key: str) -> KeyCheck:
         """Ask, without cost, whether the key is good and the model offered. Raises ProviderError where nobody can tell."""
+        ...
+
+
+class Caller(Protocol):
+    """Makes one call; a provider is one, in this very process."""
+
+    async def submit(self, request: PictureRequest, key: str) -> Done:
+        """See :class:`Provider`."""
+        ...
+
+
+class Spare(Protocol):
+    """Processes for calls that are made alone, so that what a call kills is nobody else's."""
+
+    def process(self, provider: str) -> AbstractAsyncContextManager[Caller]:
+        """Start a process for one call of that provider, ready when entered, ended when left.
+
+        Raises SpareUnavailableError. Its ``submit`` raises ProviderError of the class WORKER_LOST where it dies.
+        """
         ...
 
 
@@ -46,8 +70,11 @@ class LeaseSource(Protocol):
     All raise StorageDownError where storage did not answer, and LeaseLostError where the lease is no longer ours.
     """
 
-    async def lease(self, max_results: int, wait: timedelta) -> list[Lease]:
-        """Lease up to ``max_results`` results (1 to 100), waiting up to ``wait`` while there is nothing to do."""
+    async def lease(self, max_results: int, wait: timedelta, max_suspects: int) -> list[Lease]:
+        """Lease up to ``max_results`` results (1 to 100), waiting up to ``wait`` while there is nothing to do.
+
+        At most ``max_suspects`` of them are suspects.
+        """
         ...
 
     async def release(self, refs: Sequence[LeaseRef]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 import uuid
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import timedelta
-from functools import partial
 
 import structlog
 
@@ -30,7 +31,7 @@ from nanobatch_generator.inputs import Inputs
 from nanobatch_generator.latency import Latencies
 from nanobatch_generator.patience import patiently
 from nanobatch_generator.places import Places
-from nanobatch_generator.ports import LeaseSource, Provider
+from nanobatch_generator.ports import Caller, LeaseSource, Provider, Spare
 from nanobatch_generator.running import Phase, Work
 from nanobatch_generator.spool import Spool, SpoolEntry
 from nanobatch_runtime.errors import NanobatchError, RemoteError
@@ -38,6 +39,10 @@ from nanobatch_runtime.failpoints import failpoint
 from nanobatch_runtime.keyring import Identity, Keyring, SealBrokenError, UnknownKeyError
 
 _log = structlog.get_logger("nanobatch.render")
+
+# No call starts later than 2 s after a cancel was answered. StartAttempt refuses what was cancelled, and a call begins
+# within this time of asking it.
+_FRESH_SECONDS = 1.5
 
 KEY_CHECK_LIMIT = timedelta(seconds=30)
 
@@ -55,8 +60,9 @@ class Render:
         spool: Spool,
         finish: Finish,
         latencies: Latencies,
+        spare: Spare,
     ) -> None:
-        """``providers`` by name."""
+        """``providers`` by name; ``spare`` makes the calls of suspects."""
         self._leases = leases
         self._inputs = inputs
         self._providers = providers
@@ -64,6 +70,7 @@ class Render:
         self._spool = spool
         self._finish = finish
         self._latencies = latencies
+        self._spare = spare
         self._places = Places()
 
     async def run(self, work: Work) -> None:
@@ -103,9 +110,11 @@ class Render:
         request = await self._request(lease)
         if lease.check_key:
             await self._check_key(lease, provider, key)
-        work.called(await self._start(lease))
-        failpoint("attempt_written")
-        done = await _call(provider, request, key)
+        await provider.ready()
+        async with self._spare.process(lease.provider) if lease.suspect else nullcontext(provider) as caller:
+            work.called(await self._start(lease))
+            failpoint("attempt_written")
+            done = await _call(caller, request, key)
         work.answered(done.usage)
         self._latencies.note(lease.model, work.elapsed)
         entry = SpoolEntry(
@@ -127,19 +136,38 @@ class Render:
         work.state = await self._finish.run(entry)
 
     async def _start(self, lease: Lease) -> str:
-        """Open the attempt, once the bucket has a place for the call."""
+        """Open the attempt, once the bucket has a place for the call, which is to begin at once."""
         ended = await self._places.wait(lease.bucket_id, _look_again()) if lease.standby else None
+        asked: list[float] = []
+
+        async def ask() -> str:
+            asked.append(time.monotonic())
+            return await self._leases.start_attempt(lease, ended)
+
         while True:
             if ended is not None and ended.execution_id != lease.execution_id:
                 await self._tell_end(ended)
                 ended = None
             try:
-                return await patiently(partial(self._leases.start_attempt, lease, ended))
+                attempt_id = await patiently(ask)
             except WindowFullError:
                 ended = await self._places.wait(lease.bucket_id, _look_again())
             except LeaseLostError:
+                if len(asked) > 1:  # an earlier asking may have opened it: nothing was sent
+                    await self._give_back(lease)
                 self._places.hand_over(lease.bucket_id, None)  # the place is somebody else's then
                 raise
+            else:
+                # An old answer may have been overtaken by a cancel: no call begins on one (this process may have slept).
+                if time.monotonic() - asked[-1] <= _FRESH_SECONDS:
+                    return attempt_id
+                ended = None
+
+    async def _give_back(self, lease: Lease) -> None:
+        try:
+            await self._leases.release([lease.ref])
+        except NanobatchError as error:  # storage closes it as perhaps charged when the lease expires
+            _log.warning("lease.unreleased", count=1, error=str(error))
 
     async def _end_call(self, ended: EndedCall, lease: Lease) -> None:
         """Let the next call begin while this picture is finished."""
@@ -205,12 +233,12 @@ class Render:
         await patiently(lambda: self._leases.confirm_key(lease.ref, lease.bucket_id))
 
 
-async def _call(provider: Provider, request: PictureRequest, key: str) -> Done:
+async def _call(caller: Caller, request: PictureRequest, key: str) -> Done:
     """Call under a deadline of our own: whatever the library does, a hung call must not be kept alive for ever."""
     deadline = asyncio.timeout(request.timeout.total_seconds())
     try:
         async with deadline:
-            return await provider.submit(request, key)
+            return await caller.submit(request, key)
     except TimeoutError:
         if not deadline.expired():
             raise

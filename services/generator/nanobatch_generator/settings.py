@@ -26,6 +26,12 @@ class GeneratorSettings(Settings):
     """Address of the Gemini API; empty: Google's own."""
     sandbox_delay: float = Field(default=0.5, ge=0, le=60, validation_alias="NANOBATCH_SANDBOX_DELAY")
     """Seconds that the sandbox takes for a picture unless the prompt says otherwise."""
+    sandbox_may_crash: bool = Field(default=False, validation_alias="NANOBATCH_SANDBOX_CRASH")
+    """Whether ``[crash]`` in a sandbox prompt may end the process that makes the call; for tests."""
+    spare_processes: int = Field(default=4, ge=1, le=100, validation_alias="NANOBATCH_SPARE_PROCESSES")
+    """Calls at a time that are made alone in a process of their own, because generators died during earlier ones."""
+    spare_memory_mib: int = Field(default=1024, ge=256, le=1024 * 1024, validation_alias="NANOBATCH_SPARE_MEMORY_MIB")
+    """Address space of such a process, in MiB."""
     data_dir: Path = Field(default=Path("data"), validation_alias="NANOBATCH_DATA_DIR")
     """Folder of the spool."""
     drain_seconds: float = Field(default=20.0, ge=0, le=3600, validation_alias="NANOBATCH_DRAIN_SECONDS")

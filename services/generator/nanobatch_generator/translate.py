@@ -66,6 +66,7 @@ def lease_from_proto(message: lease_service_pb2.Lease) -> Lease:
         seed=message.seed if message.HasField("seed") else None,
         attempts=message.attempts,
         standby=message.standby,
+        suspect=message.suspect,
     )
 
 

@@ -16,12 +16,13 @@ from nanobatch_generator.adapters.changes_grpc import GrpcChanges
 from nanobatch_generator.adapters.images_grpc import GrpcImages
 from nanobatch_generator.adapters.leases_grpc import GrpcLeaseExtender, GrpcLeases
 from nanobatch_generator.adapters.sink_grpc import GrpcSink
+from nanobatch_generator.adapters.spare_process import SpareProcesses
 from nanobatch_generator.finish import Finish, Replay
 from nanobatch_generator.heartbeat import Heartbeat
 from nanobatch_generator.inputs import Inputs
 from nanobatch_generator.latency import Latencies
 from nanobatch_generator.pictures import CheckedPictures
-from nanobatch_generator.ports import Pictures, Provider
+from nanobatch_generator.ports import Pictures, Provider, Spare
 from nanobatch_generator.progress import Progress
 from nanobatch_generator.providers.registry import open_providers
 from nanobatch_generator.render import Render
@@ -78,6 +79,7 @@ async def open_app(
     storage_target: str | None = None,
     providers: Mapping[str, Provider] | None = None,
     pictures: Pictures | None = None,
+    spare: Spare | None = None,
 ) -> AsyncGenerator[GeneratorApp]:
     """Run a generator while the context is open; leaving it drains. It may be opened before storage is there.
 
@@ -93,6 +95,7 @@ async def open_app(
                 open_providers(
                     gemini_base_url=settings.gemini_base_url,
                     sandbox_delay=timedelta(seconds=settings.sandbox_delay),
+                    sandbox_may_crash=settings.sandbox_may_crash,
                 )
             )
         if pictures is None:
@@ -112,6 +115,7 @@ async def open_app(
             spool=spool,
             finish=finish,
             latencies=latencies,
+            spare=spare or _spare_processes(settings),
         )
         worker = Worker(
             leases=leases,
@@ -120,6 +124,7 @@ async def open_app(
             heartbeat=heartbeat,
             in_flight=in_flight,
             concurrency=settings.concurrency,
+            spare_processes=settings.spare_processes,
         )
         progress = Progress(
             changes=changes, messages=WatchMessages(), in_flight=in_flight, latencies=latencies, clock=SystemClock()
@@ -142,6 +147,18 @@ async def open_app(
                 await app.drain()
                 for loop in reversed(loops):  # the heart beats to the last
                     await cancel(loop)
+
+
+def _spare_processes(settings: GeneratorSettings) -> SpareProcesses:
+    return SpareProcesses(
+        {
+            "gemini_base_url": settings.gemini_base_url,
+            "sandbox_delay": settings.sandbox_delay,
+            "sandbox_may_crash": settings.sandbox_may_crash,
+        },
+        memory_bytes=settings.spare_memory_mib * 2**20,
+        log_level=settings.log_level,
+    )
 
 
 @asynccontextmanager

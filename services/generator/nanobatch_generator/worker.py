@@ -29,6 +29,8 @@ _log = structlog.get_logger("nanobatch.worker")
 
 _MOST_PER_POLL = 100
 _POLL_WAIT = timedelta(seconds=20)
+# A poll that had to ask for fewer suspects than may run ends soon, because the next one may ask for more.
+_NARROW_POLL_WAIT = timedelta(seconds=2)
 # A storage that answers "nothing" at once instead of waiting must not be asked in a tight circle.
 _QUICK_EMPTY = timedelta(seconds=0.5)
 # What is still told to storage after the grace of a stop has run out.
@@ -47,15 +49,20 @@ class Worker:
         heartbeat: Heartbeat,
         in_flight: InFlight,
         concurrency: int,
+        spare_processes: int = 1,
         poll_wait: timedelta = _POLL_WAIT,
     ) -> None:
-        """At most ``concurrency`` calls at a time, and as many finished ones besides that are being stored."""
+        """At most ``concurrency`` calls at a time, and as many finished ones besides that are being stored.
+
+        At most ``spare_processes`` of the calls are those of suspects; more of them are not even leased.
+        """
         self._leases = leases
         self._render = render
         self._replay = replay
         self._heartbeat = heartbeat
         self._in_flight = in_flight
         self._concurrency = concurrency
+        self._spare_processes = spare_processes
         self._poll_wait = poll_wait
         self._poll: asyncio.Task[list[Lease]] | None = None
         self._changed = asyncio.Event()
@@ -137,7 +144,9 @@ class Worker:
 
     async def _polled(self, free: int) -> list[Lease]:
         # A task of its own, so that a drain can end the wait without ending this loop.
-        self._poll = asyncio.create_task(self._leases.lease(free, self._poll_wait), name="lease-poll")
+        spare = self._spare_processes - sum(work.lease.suspect for work in self._in_flight)
+        wait = min(self._poll_wait, _NARROW_POLL_WAIT) if spare < self._spare_processes else self._poll_wait
+        self._poll = asyncio.create_task(self._leases.lease(free, wait, spare), name="lease-poll")
         try:
             return await self._poll
         except asyncio.CancelledError:

@@ -98,6 +98,7 @@ class FailureClass(StrEnum):
     BLOCKED = "BLOCKED"
     MODEL_GONE = "MODEL_GONE"
     BAD_REQUEST = "BAD_REQUEST"
+    WORKER_LOST = "WORKER_LOST"
 
 
 @dataclass(frozen=True, slots=True)

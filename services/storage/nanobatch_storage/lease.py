@@ -19,7 +19,9 @@ _REPOLL = (1.0, 2.0)
 """A hint may be lost: look again after this many seconds, spread so that replicas do not look together."""
 
 
-async def lease_results(leases: Leases, bus: Bus, draining: asyncio.Event, slots: int, wait: timedelta) -> list[Lease]:
+async def lease_results(
+    leases: Leases, bus: Bus, draining: asyncio.Event, slots: int, wait: timedelta, *, suspects: int = 0
+) -> list[Lease]:
     """Return up to ``slots`` leases; waits up to ``wait`` for the first. No transaction is open while it waits.
 
     Gives none once ``draining`` is set; whoever sets it wakes the waiting with the hint ``work``.
@@ -28,7 +30,7 @@ async def lease_results(leases: Leases, bus: Bus, draining: asyncio.Event, slots
     deadline = time.monotonic() + min(wait, MAX_WAIT).total_seconds()
     async with bus.subscribe(topics.WORK) as hints:
         while not draining.is_set():
-            taken = await leases.take(slots)
+            taken = await leases.take(slots, suspects)
             for execution_id in taken.touched:
                 await bus.publish(topics.execution(execution_id))
             left = deadline - time.monotonic()

@@ -14,7 +14,10 @@ MAX_UNKNOWNS = 1
 """Repeats after an unknown outcome: more would pay for the same picture again and again."""
 MAX_DAMAGED = 1
 MAX_EMPTIES = 2
-MAX_CRASHES = 3
+SUSPECT_CRASHES = 2
+"""From so many crashes on a result's call runs alone in a spare process, and only that one's death proves anything."""
+MAX_CRASHES = 10
+"""Crashes of whole generators after which a result ends all the same, so that none is called and paid for ever."""
 OVERLOAD_PATIENCE = timedelta(minutes=15)
 """How long an overloaded provider costs a result no attempt."""
 _PACIFIC = ZoneInfo("America/Los_Angeles")
@@ -55,6 +58,8 @@ _EFFECTS = {
 }
 
 _FINAL = frozenset({FailureClass.BLOCKED, FailureClass.BAD_REQUEST})
+# The call ran alone, and its process has died: no neighbour can have been the cause.
+_PROVEN = FailureClass.WORKER_LOST
 # The bucket's cooldown or the pause of its executions keeps these results back, for all alike: no attempt is consumed.
 _HELD_BY_BUCKET = frozenset(_EFFECTS) - {FailureClass.OVERLOADED}
 
@@ -81,6 +86,9 @@ def judge(
     kind = failure.failure_class
     if kind in _FINAL:
         return Verdict(Next.FAILED, retryable=False)
+    if kind is _PROVEN:
+        result.crashes += 1
+        return Verdict(Next.FAILED)
     if kind in _HELD_BY_BUCKET:
         return Verdict(Next.AGAIN)
     if kind is FailureClass.OVERLOADED:
@@ -94,8 +102,16 @@ def judge(
     return Verdict(Next.AGAIN, _wait(result.failures, failure, chance))
 
 
+def is_suspect(result: Result) -> bool:
+    """Whether the next call of the result is to be made alone: generators have died during earlier ones."""
+    return result.crashes >= SUSPECT_CRASHES
+
+
 def judge_crash(result: Result, execution: Execution) -> Verdict:
-    """Count a lease that was lost with its call open, and say what follows. It never counts against max_attempts."""
+    """Count a lease that was lost with its call open, and say what follows. It never counts against max_attempts.
+
+    Whose fault it was nobody knows: all calls of a generator die together.
+    """
     result.crashes += 1
     if execution.settings.on_unknown is UnknownPolicy.FAIL or result.crashes >= MAX_CRASHES:
         return Verdict(Next.FAILED)

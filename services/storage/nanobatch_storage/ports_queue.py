@@ -36,10 +36,11 @@ class Taken:
 class Leases(Protocol):
     """The queue: who may work on what, until when. Identity is the lease, never a worker."""
 
-    async def take(self, slots: int) -> Taken:
+    async def take(self, slots: int, suspects: int = 0) -> Taken:
         """Lease up to ``slots`` results: fairly over users and executions, inside every bucket's window and every cap.
 
-        A lease that ran out is given anew; its open attempt closes as MAYBE and counts as a crash.
+        A lease that ran out is given anew; its open attempt closes as MAYBE and counts as a crash. At most ``suspects``
+        of the results have seen two crashes or more: whoever takes such a one has a process to run it alone in.
         """
         ...
 

@@ -8,6 +8,7 @@ from nanobatch.gateway.v1 import execution_pb2, image_pb2
 from nanobatch.storage.v1 import lease_service_pb2 as pb
 from nanobatch_runtime.errors import InvalidArgumentError
 from nanobatch_runtime.ids import is_id
+from nanobatch_storage import policy
 from nanobatch_storage.domain import Charged, Failure, FailureClass, ImageKind, Lease, LeaseRef, NewPicture, Usage
 from nanobatch_storage.translate import encrypted_key_to_proto, output_to_proto
 
@@ -45,6 +46,7 @@ def lease_to_proto(lease: Lease) -> pb.Lease:
         attempts=result.attempts,
         crashes=result.crashes,
         standby=lease.standby,
+        suspect=policy.is_suspect(result),
     )
     message.timeout.FromMilliseconds(settings.timeout_ms)
     message.lease_duration.FromTimedelta(lease.duration)

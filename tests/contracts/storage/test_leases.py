@@ -45,14 +45,14 @@ class Queue:
     owner: str = ""
     buckets: dict = field(default_factory=dict)
 
-    async def take(self, slots=1):
-        leases = list((await self.leases.take(slots)).leases)
+    async def take(self, slots=1, suspects=0):
+        leases = list((await self.leases.take(slots, suspects)).leases)
         self.buckets |= {lease.result.lease_id: lease.execution.bucket_id for lease in leases}
         return leases
 
-    async def started(self, slots=1):
+    async def started(self, slots=1, suspects=0):
         """Lease and start attempts: pairs of (lease reference, attempt id)."""
-        return [(ref(lease), await self.start(ref(lease))) for lease in await self.take(slots)]
+        return [(ref(lease), await self.start(ref(lease))) for lease in await self.take(slots, suspects)]
 
     async def start(self, lease, ended=None):
         return await self.ledger.start(lease, self.buckets.get(lease.lease_id, str(uuid.uuid4())), ended)
@@ -271,6 +271,27 @@ async def test_a_start_whose_answer_was_lost_opens_one_attempt(store, queue, use
     assert (await now_of(store, user, execution)).open_attempts == 1
 
 
+async def test_who_asks_again_after_a_cancel_or_a_pause_is_refused_and_gives_back_what_was_never_sent(
+    store, queue, user
+):
+    execution = await queue.confirmed(await store.paid(user, 3))
+    first, second = [ref(one) for one in await queue.take(2)]
+    attempt = await queue.start(first)
+    assert await queue.start(first) == attempt
+    await queue.start(second)
+    await store.control.pause(user, execution.id)
+    with pytest.raises(LeaseLostError):
+        await queue.start(first)
+    await queue.ledger.release([first])
+    await store.control.cancel(user, execution.id)
+    with pytest.raises(LeaseLostError):
+        await queue.start(second)
+    await queue.ledger.release([second])
+    current = await now_of(store, user, execution)
+    assert (current.open_attempts, current.reserved_micros, current.uncertain_micros) == (0, 0, 0)
+    assert not (await store.executions.get(user, execution.id)).has_key
+
+
 async def overtaken(store, queue):
     """A zombie: its lease ran out and somebody else has the result now."""
     ((zombie, attempt),) = await queue.started(1)
@@ -347,15 +368,65 @@ async def test_a_lost_lease_without_a_call_costs_nothing(store, queue, user):
     assert (current.uncertain_micros, current.reserved_micros) == (0, 40_000)
 
 
-async def test_the_third_crash_ends_the_result_and_the_execution(store, queue, user):
-    execution = await store.execution(user, 1)
-    for _ in range(3):
-        await queue.started(1)
+async def crash(store, queue, times, suspects=0):
+    """Let a generator die ``times`` times with all that it could lease out."""
+    for _ in range(times):
+        assert await queue.started(10, suspects)
         store.clock.advance(TTL + timedelta(seconds=1))
-    assert await queue.take() == []
-    (result,) = await store.results(user, execution.id)
-    assert (result.state, result.error_code, result.error_charged) == (ResultState.FAILED, "WORKER_LOST", Charged.MAYBE)
-    assert (await now_of(store, user, execution)).state is ExecutionState.FAILED
+
+
+class TestSuspects:
+    async def test_after_two_crashes_a_result_is_only_for_those_who_can_run_it_alone(self, store, queue, user):
+        execution = await store.execution(user, 1)
+        await crash(store, queue, 2)
+        assert await queue.take(10) == []
+        (result,) = await store.results(user, execution.id)
+        assert (result.state, result.crashes, result.attempts) == (ResultState.PENDING, 2, 2)
+        current = await now_of(store, user, execution)
+        assert (current.processing, current.reserved_micros) == (0, 0)  # it waits without a place and a reservation
+        (lease,) = await queue.take(10, suspects=1)
+        assert lease.result.crashes == 2
+
+    async def test_suspects_that_wait_hold_up_nobody(self, store, queue, user):
+        await store.execution(user, 14)
+        await crash(store, queue, 2)  # ten suspects ahead of four others
+        await queue.take(10)
+        first = await queue.take(10)
+        second = await queue.take(10, suspects=2)
+        assert [lease.result.crashes for lease in (*first, *second)].count(2) == 2
+        others = {lease.result.batch_index for lease in (*first, *second) if not lease.result.crashes}
+        assert others | {lease.result.batch_index for lease in await queue.take(10)} == {10, 11, 12, 13}
+
+    async def test_only_the_death_of_its_own_process_ends_a_suspect(self, store, queue, user):
+        execution = await queue.confirmed(await store.paid(user, 2))
+        await crash(store, queue, 2)
+        (poison, attempt), (innocent, other_attempt) = await queue.started(10, suspects=2)
+        lost = await queue.fail(poison, attempt, FailureClass.WORKER_LOST, charged=Charged.MAYBE)
+        assert lost is ResultState.FAILED
+        assert await queue.complete(innocent, other_attempt) is ResultState.COMPLETED
+        current = await now_of(store, user, execution)
+        assert (current.state, current.completed, current.failed) == (ExecutionState.COMPLETED, 1, 1)
+        assert (current.uncertain_micros, current.reserved_micros) == (5 * 40_000, 0)
+        assert [r.crashes for r in await store.results(user, execution.id)] == [3, 2]
+
+    async def test_generators_that_die_prove_nothing_but_not_for_ever(self, store, queue, user):
+        execution = await store.execution(user, 1)
+        await crash(store, queue, 9, suspects=1)
+        assert (await store.results(user, execution.id))[0].state is ResultState.PROCESSING
+        await crash(store, queue, 1, suspects=1)
+        assert await queue.take(1, suspects=1) == []
+        (result,) = await store.results(user, execution.id)
+        assert (result.error_code, result.error_charged) == ("WORKER_LOST", Charged.MAYBE)
+        assert (result.state, result.crashes, result.failures) == (ResultState.FAILED, 10, 0)
+        assert (await now_of(store, user, execution)).state is ExecutionState.FAILED
+
+    async def test_a_retry_by_hand_clears_the_suspicion(self, store, queue, user):
+        execution = await store.execution(user, 1)
+        await crash(store, queue, 2)
+        ((lease, attempt),) = await queue.started(1, suspects=1)
+        await queue.fail(lease, attempt, FailureClass.WORKER_LOST, charged=Charged.MAYBE)
+        await store.control.retry(user, execution.id, store.retry())
+        assert len(await queue.take()) == 1
 
 
 async def test_a_crash_is_final_where_the_user_wants_no_repeat_of_unknown_calls(store, queue, user):

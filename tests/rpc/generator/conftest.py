@@ -95,6 +95,8 @@ class StorageDouble(LeaseServiceServicer, ExecutionServiceServicer, ImageService
         self.after: dict[str, list[NanobatchError]] = {}
         self.lease_seconds = 30.0
         self.asked: list[int] = []
+        self.asked_suspects: list[int] = []
+        self.on_start: Callable[[], object] = lambda: None
         self.extended: Counter[str] = Counter()
         self.released: list[str] = []
         self.confirmed: list[str] = []
@@ -170,6 +172,7 @@ class StorageDouble(LeaseServiceServicer, ExecutionServiceServicer, ImageService
     async def LeaseResults(self, request: pb.LeaseResultsRequest, context: Any) -> pb.LeaseResultsResponse:
         self._enter("LeaseResults")
         self.asked.append(request.max_results)
+        self.asked_suspects.append(request.max_suspects)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + request.wait.ToTimedelta().total_seconds()
         while True:
@@ -225,6 +228,7 @@ class StorageDouble(LeaseServiceServicer, ExecutionServiceServicer, ImageService
         if row.state != "PROCESSING":
             raise lost()
         row.attempt_id = row.attempt_id or new_id()
+        self.on_start()
         self._leave("StartAttempt")
         return pb.StartAttemptResponse(attempt_id=row.attempt_id)
 
@@ -414,6 +418,9 @@ class ScriptedProvider:
         finally:
             self.running -= 1
 
+    async def ready(self) -> None:
+        pass
+
     async def check_key(self, model: str, key: str) -> KeyCheck:
         self.checks += 1
         if isinstance(self.key_check, Exception):
@@ -460,9 +467,14 @@ class House:
         }
         return GeneratorSettings(**(values | overrides))
 
-    def generator(self, pictures: Any = None, **overrides: Any) -> AbstractAsyncContextManager[GeneratorApp]:
+    def generator(
+        self, pictures: Any = None, spare: Any = None, **overrides: Any
+    ) -> AbstractAsyncContextManager[GeneratorApp]:
         return open_app(
-            self.settings(**overrides), providers={"scripted": self.provider}, pictures=pictures or QuickPictures()
+            self.settings(**overrides),
+            providers={"scripted": self.provider},
+            pictures=pictures or QuickPictures(),
+            spare=spare,
         )
 
     @property

@@ -29,7 +29,7 @@ class Queue:
         self.more = asyncio.Event()
         self.released = []
 
-    async def lease(self, max_results, wait):
+    async def lease(self, max_results, wait, max_suspects):
         self.asked.append(max_results)
         self.polls += 1
         self.most_polls = max(self.most_polls, self.polls)

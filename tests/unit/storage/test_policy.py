@@ -91,10 +91,18 @@ def test_the_wait_grows_and_never_undercuts_the_providers_hint():
     assert policy.judge(result(), e, failure(FailureClass.TRANSIENT, hint), NOW, chance=0.0).wait == hint
 
 
-def test_only_the_third_crash_ends_a_result_and_none_counts_against_max_attempts():
+def test_crashes_of_generators_prove_nothing_until_there_are_ten_and_none_counts_against_max_attempts():
     r, e = result(), execution(max_attempts=1)
-    assert [policy.judge_crash(r, e).next for _ in range(3)] == [AGAIN, AGAIN, FAILED]
+    assert [policy.judge_crash(r, e).next for _ in range(10)] == [AGAIN] * 9 + [FAILED]
     assert r.failures == 0
+
+
+def test_the_third_crash_is_final_where_the_call_was_alone():
+    r, e = result(), execution(max_attempts=9)
+    assert [policy.judge_crash(r, e).next for _ in range(2)] == [AGAIN, AGAIN]
+    assert policy.is_suspect(r)
+    verdict = policy.judge(r, e, failure(FailureClass.WORKER_LOST), NOW)
+    assert (verdict.next, verdict.retryable, r.crashes, r.failures) == (FAILED, True, 3, 0)
 
 
 def test_a_crash_is_an_unknown_outcome_too_where_the_user_wants_no_repeat():

@@ -39,9 +39,9 @@ class GrpcLeases:
         """``channel`` belongs to the caller."""
         self._stub = LeaseServiceStub(channel)
 
-    async def lease(self, max_results: int, wait: timedelta) -> list[Lease]:
+    async def lease(self, max_results: int, wait: timedelta, max_suspects: int) -> list[Lease]:
         """See the port."""
-        request = pb.LeaseResultsRequest(max_results=max_results, wait=duration(wait))
+        request = pb.LeaseResultsRequest(max_results=max_results, wait=duration(wait), max_suspects=max_suspects)
         response = await answer(self._stub.LeaseResults(request, timeout=wait.total_seconds() + _POLL_MARGIN))
         return [lease_from_proto(lease) for lease in response.leases]
 

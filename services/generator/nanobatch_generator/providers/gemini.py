@@ -76,6 +76,9 @@ class GeminiProvider:
         body = (answer.sdk_http_response.body if answer.sdk_http_response else None) or ""
         return read_answer(body, request, key)
 
+    async def ready(self) -> None:
+        """See :class:`nanobatch_generator.ports.Provider`."""
+
     async def check_key(self, model: str, key: str) -> KeyCheck:
         """See :class:`nanobatch_generator.ports.Provider`. Costs nothing.
 

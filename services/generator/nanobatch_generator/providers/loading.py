@@ -25,6 +25,10 @@ class LoadingProvider(Generic[P]):
         """See :class:`nanobatch_generator.ports.Provider`."""
         return await (await asyncio.shield(self._loading)).submit(request, key)
 
+    async def ready(self) -> None:
+        """See :class:`nanobatch_generator.ports.Provider`."""
+        await asyncio.shield(self._loading)
+
     async def check_key(self, model: str, key: str) -> KeyCheck:
         """See :class:`nanobatch_generator.ports.Provider`."""
         return await (await asyncio.shield(self._loading)).check_key(model, key)

@@ -19,12 +19,21 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_providers(
-    *, gemini_base_url: str = "", sandbox_delay: timedelta = DEFAULT_DELAY
+    *,
+    gemini_base_url: str = "",
+    sandbox_delay: timedelta = DEFAULT_DELAY,
+    sandbox_may_crash: bool = False,
+    only: str = "",
 ) -> AsyncGenerator[Mapping[str, Provider]]:
     """Build all providers once, by the names of the catalogue; closed at the end. Keys come with the calls.
 
     ``gemini_base_url``: empty for Google's own address. Gemini loads in the background: nothing here waits for it.
+    ``only`` builds no more than the provider of that name needs.
     """
+    sandbox = SandboxProvider(sandbox_delay, may_crash=sandbox_may_crash)
+    if only == "sandbox":
+        yield {"sandbox": sandbox}
+        return
 
     async def load_gemini() -> GeminiProvider:
         module = await asyncio.to_thread(importlib.import_module, "nanobatch_generator.providers.gemini")
@@ -33,4 +42,4 @@ async def open_providers(
         return gemini
 
     async with loading(load_gemini, lambda gemini: gemini.aclose()) as gemini:
-        yield {"gemini": gemini, "sandbox": SandboxProvider(sandbox_delay)}
+        yield {"gemini": gemini, "sandbox": sandbox}

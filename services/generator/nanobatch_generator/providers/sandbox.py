@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import signal
 from datetime import timedelta
 
 from nanobatch_generator.domain import Charged, Done, FailureClass, KeyCheck, PictureRequest, ProviderError, Usage
@@ -23,9 +25,13 @@ class SandboxProvider:
     happens twice whatever is restarted or scaled meanwhile.
     """
 
-    def __init__(self, delay: timedelta = DEFAULT_DELAY) -> None:
-        """``delay`` is how long calls take on average; each prompt has its own, 0.5 to 1.5 of it."""
+    def __init__(self, delay: timedelta = DEFAULT_DELAY, *, may_crash: bool = False) -> None:
+        """``delay`` is how long calls take on average; each prompt has its own, 0.5 to 1.5 of it.
+
+        ``may_crash`` honours ``[crash]``, which kills this process: for tests of what survives it.
+        """
         self._delay = delay
+        self._may_crash = may_crash
 
     async def submit(self, request: PictureRequest, key: str) -> Done:  # noqa: ARG002 - part of the port; none is needed
         """See :class:`nanobatch_generator.ports.Provider`."""
@@ -36,6 +42,12 @@ class SandboxProvider:
                 FailureClass.BAD_REQUEST,
                 "INVALID_REQUEST",
                 f"The sandbox knows no [fail:{switches.unknown}]. Its switches stand in docs/sandbox.md.",
+            )
+        if switches.crash and not self._may_crash:
+            raise ProviderError(
+                FailureClass.BAD_REQUEST,
+                "INVALID_REQUEST",
+                "[crash] ends the process that makes the call; it needs NANOBATCH_SANDBOX_CRASH=1.",
             )
         fault = switches.fault(request.attempts)
         delay = switches.delay if switches.delay is not None else self._delay * (0.5 + fingerprint[0] / 255)
@@ -50,10 +62,15 @@ class SandboxProvider:
                 charged=Charged.MAYBE,
                 provider_status="deadline",
             ) from None
+        if switches.crash:
+            os.kill(os.getpid(), signal.SIGKILL)
         if fault is not None:
             fault.strike()
         data = await asyncio.to_thread(_make, request, fingerprint, fault)
         return Done(data=data, usage=Usage(reported=True), response_id=fingerprint.hex()[:16])
+
+    async def ready(self) -> None:
+        """See :class:`nanobatch_generator.ports.Provider`."""
 
     async def check_key(self, model: str, key: str) -> KeyCheck:  # noqa: ARG002 - part of the port; any key is good
         """See :class:`nanobatch_generator.ports.Provider`."""

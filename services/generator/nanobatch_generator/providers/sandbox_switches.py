@@ -1,4 +1,4 @@
-"""The sandbox's switches: ``[fail:503x2]`` and ``[delay:1.5]`` in a prompt. Documented in ``docs/sandbox.md``."""
+"""The sandbox's switches: ``[fail:503x2]``, ``[delay:1.5]`` and ``[crash]`` in a prompt. Documented in ``docs/sandbox.md``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from nanobatch_generator.domain import Charged, FailureClass, ProviderError
 
 _FAIL: Final = re.compile(r"\[fail:\s*([a-z0-9]+?)(?:x(\d+))?\s*\]", re.IGNORECASE)
 _DELAY: Final = re.compile(r"\[delay:\s*(\d+(?:\.\d+)?)\s*s?\s*\]", re.IGNORECASE)
+_CRASH: Final = re.compile(r"\[crash\]", re.IGNORECASE)
 _RETRY_AFTER: Final = timedelta(seconds=2)
 
 
@@ -74,6 +75,7 @@ class Switches:
     faults: tuple[tuple[Fault, int | None], ...] = ()
     delay: timedelta | None = None
     unknown: str = ""
+    crash: bool = False
 
     def fault(self, attempts: int) -> Fault | None:
         """Return how the call after ``attempts`` others fails, or None. Several switches follow one another."""
@@ -95,9 +97,16 @@ def read_switches(prompt: str) -> Switches:
         else:
             unknown = unknown or name
     delay = _DELAY.search(prompt)
-    return Switches(tuple(faults), timedelta(seconds=float(delay[1])) if delay else None, unknown)
+    return Switches(
+        tuple(faults),
+        timedelta(seconds=float(delay[1])) if delay else None,
+        unknown,
+        crash=_CRASH.search(prompt) is not None,
+    )
 
 
 def words_of(prompt: str) -> str:
     """Return the prompt without its switches: what is drawn."""
-    return _DELAY.sub("", _FAIL.sub("", prompt)).strip()
+    for switch in (_FAIL, _DELAY, _CRASH):
+        prompt = switch.sub("", prompt)
+    return prompt.strip()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import sys
 from dataclasses import asdict
@@ -16,28 +15,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
 
+from nanobatch_runtime import child
 from nanobatch_runtime.pictures.errors import PictureError
 from nanobatch_runtime.pictures.facts import PictureLimits
 
 _GRACE_SECONDS = 1.0
-
-
-def _die_with(parent: int) -> None:
-    if sys.platform == "linux":
-        import ctypes  # noqa: PLC0415 - nothing else needs it, and not everywhere
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 = PR_SET_PDEATHSIG
-    if os.getppid() != parent:  # it died before we could ask for that
-        sys.exit()
-
-
-def _limit_memory(size: int) -> None:
-    if sys.platform != "linux":  # elsewhere the limit is refused or means something else; ceilings and time remain
-        return
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    size = size if hard == resource.RLIM_INFINITY else min(size, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (size, size))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _answer(work: ModuleType, task: dict[str, Any]) -> dict[str, Any]:
@@ -69,8 +51,8 @@ def main() -> None:
     # Ctrl-C goes to the whole terminal; whether and when we end is the parent's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent, memory, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    _die_with(parent)
-    _limit_memory(memory)
+    child.die_with(parent)
+    child.limit_memory(memory)
     # The pipe is ours alone: what a library prints must not pass for an answer.
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)

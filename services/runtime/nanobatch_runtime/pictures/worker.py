@@ -12,13 +12,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from nanobatch_runtime import child
 from nanobatch_runtime.pictures.errors import PictureCheckerUnavailableError, PictureCheckFailedError
 from nanobatch_runtime.pictures.facts import PictureLimits
 
 _START_SECONDS = 30.0
-# What an interpreter needs to start where this one did. The rest stays here: a child that reads bytes of strangers has
-# no business with keys and passwords.
-_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 
 
 class WorkerGoneError(Exception):
@@ -50,7 +48,7 @@ class Worker:
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=DEVNULL,
-                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+                env=child.environment(),
                 start_new_session=True,  # Ctrl-C does not even reach one that has just begun to start
             )
         except OSError as error:

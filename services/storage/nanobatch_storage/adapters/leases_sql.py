@@ -28,6 +28,7 @@ from nanobatch_storage.domain import (
     ResultState,
 )
 from nanobatch_storage.fairness import Candidate, share
+from nanobatch_storage.policy import SUSPECT_CRASHES, is_suspect
 from nanobatch_storage.ports_queue import Taken
 
 
@@ -38,12 +39,14 @@ def _in_flight() -> ColumnElement[int]:
     return case((e.open_attempts > e.processing, e.open_attempts), else_=e.processing) - e.finishing
 
 
-def _first(state: ResultState) -> ScalarSelect[datetime]:
-    return (
-        select(func.min(results.c.ready_at))
-        .where(results.c.execution_id == executions.c.id, results.c.ready_at.is_not(None), results.c.state == state)
-        .scalar_subquery()
-    )
+# Suspects wait until somebody asks who has a process to run them alone in; the others pass them by.
+_UNSUSPECTED = results.c.crashes < bindparam("crashes_below")
+_ANY_CRASHES = 2**31 - 1
+
+
+def _first(state: ResultState, *conditions: ColumnElement[bool]) -> ScalarSelect[datetime]:
+    ours = (results.c.execution_id == executions.c.id, results.c.ready_at.is_not(None), results.c.state == state)
+    return select(func.min(results.c.ready_at)).where(*ours, *conditions).scalar_subquery()
 
 
 # Statements are built once: SQLAlchemy remembers the compiled form, and building one costs more than running it.
@@ -56,7 +59,7 @@ _SURVEY = select(
     executions.c.processing,
     executions.c.create_time,
     _in_flight().label("in_flight"),
-    _first(ResultState.PENDING).label("first_waiting"),
+    _first(ResultState.PENDING, _UNSUSPECTED).label("first_waiting"),
     _first(ResultState.PROCESSING).label("first_expiry"),
 ).where(ACTIVE)
 _BUCKETS = select(buckets).where(buckets.c.id.in_(bindparam("ids", expanding=True)))
@@ -68,7 +71,7 @@ _PICK = (
     .where(
         results.c.execution_id == bindparam("execution_id"),
         or_(
-            (results.c.state == ResultState.PENDING) & (results.c.ready_at <= bindparam("now")),
+            (results.c.state == ResultState.PENDING) & (results.c.ready_at <= bindparam("now")) & _UNSUSPECTED,
             (results.c.state == ResultState.PROCESSING) & (results.c.ready_at <= bindparam("expired")),
         ),
     )
@@ -107,24 +110,25 @@ class SqlLeases:
         self._duration = duration
         self._loop_lag = loop_lag
 
-    async def take(self, slots: int) -> Taken:
-        """Lease up to ``slots`` results: fairly, inside windows and caps."""
+    async def take(self, slots: int, suspects: int = 0) -> Taken:
+        """Lease up to ``slots`` results, at most ``suspects`` of them suspects: fairly, inside windows and caps."""
         async with self._database.read() as tx:
-            survey = await self._survey(tx)
+            survey = await self._survey(tx, suspects)
             now = tx.now
         dealt = share(survey.candidates, slots=slots, user_in_flight=survey.user_in_flight, room=survey.room)
         bucket_of = {candidate.execution_id: candidate.bucket_id for candidate in survey.candidates}
         leases: list[Lease] = []
         touched: list[str] = []
         for execution_id, count in dealt.items():
-            taken, changed = await self._take_from(execution_id, bucket_of[execution_id], count)
+            taken, changed = await self._take_from(execution_id, bucket_of[execution_id], count, suspects)
+            suspects -= sum(is_suspect(lease.result) for lease in taken)
             leases += taken
             if changed:
                 touched.append(execution_id)
         return Taken(tuple(leases), tuple(touched), survey.look_again_at, now)
 
-    async def _survey(self, tx: Transaction) -> _Survey:
-        active = (await tx.connection.execute(_SURVEY)).all()
+    async def _survey(self, tx: Transaction, suspects: int) -> _Survey:
+        active = (await tx.connection.execute(_SURVEY, {"crashes_below": _crashes_below(suspects)})).all()
         survey = _Survey([], Counter(), {}, None)
         in_flight: Counter[str] = Counter()
         for row in active:
@@ -166,7 +170,9 @@ class SqlLeases:
         window = bucket.calls_allowed(now)
         return window if bucket.needs_key_check(now) else window + math.ceil(window * self._ahead)
 
-    async def _take_from(self, execution_id: str, bucket_id: str, count: int) -> tuple[list[Lease], bool]:
+    async def _take_from(
+        self, execution_id: str, bucket_id: str, count: int, suspects: int
+    ) -> tuple[list[Lease], bool]:
         async def work(tx: Transaction) -> tuple[list[Lease], bool]:
             bucket = await rows.lock_bucket(tx, bucket_id)
             execution = await rows.lock_execution(tx, execution_id)
@@ -178,8 +184,8 @@ class SqlLeases:
             ):
                 return [], False
             before = execution.revision
-            picked, free = await self._pick(tx, execution, bucket, count)
-            leased = await self._lease(tx, execution, picked)
+            picked, free = await self._pick(tx, execution, bucket, count, suspects)
+            leased = await self._lease(tx, execution, picked, suspects)
             if execution.revision == before:
                 return [], False
             execution.close_if_done(tx.now)
@@ -195,7 +201,7 @@ class SqlLeases:
         return await self._database.write(work)
 
     async def _pick(
-        self, tx: Transaction, execution: Execution, bucket: Bucket, count: int
+        self, tx: Transaction, execution: Execution, bucket: Bucket, count: int, suspects: int
     ) -> tuple[list[Result], int]:
         """Lock up to ``count`` ready results; lost ones first, waiting ones as far as there are places.
 
@@ -204,7 +210,13 @@ class SqlLeases:
         in_flight = (await tx.connection.execute(_IN_FLIGHT, {"bucket_id": bucket.id})).scalar_one()
         room = self._places(bucket, tx.now) - int(in_flight or 0)
         free = bucket.calls_allowed(tx.now) - int(in_flight or 0)
-        names = {"execution_id": execution.id, "now": tx.now, "expired": tx.now - self._loop_lag(), "count": count}
+        names = {
+            "execution_id": execution.id,
+            "now": tx.now,
+            "expired": tx.now - self._loop_lag(),
+            "count": count,
+            "crashes_below": _crashes_below(suspects),
+        }
         picked: list[Result] = []
         for row in await tx.connection.execute(_PICK, names):
             result = rows.result_from(row)
@@ -217,21 +229,26 @@ class SqlLeases:
             picked.append(result)
         return picked, free
 
-    async def _lease(self, tx: Transaction, execution: Execution, picked: Sequence[Result]) -> list[Result]:
+    async def _lease(
+        self, tx: Transaction, execution: Execution, picked: Sequence[Result], suspects: int
+    ) -> list[Result]:
         leased: list[Result] = []
         lost = [result for result in picked if result.state is ResultState.PROCESSING]
         failed = await ledger_sql.close_lost(tx, execution, lost)
         for result in picked:
             if result.id in failed:
                 continue
-            if not execution.has_room():
-                if execution.reserved_micros == 0:  # nothing out that could still turn out cheaper
-                    execution.pause(PauseReason.SPEND_CAP)
+            has_room = execution.has_room()
+            if not has_room and execution.reserved_micros == 0:  # nothing out that could still turn out cheaper
+                execution.pause(PauseReason.SPEND_CAP)
+            suspect = is_suspect(result)
+            if not has_room or (suspect and suspects <= 0):
                 if result.state is ResultState.PROCESSING:  # the lost one waits like the others
                     result.drop_lease()
                     result.ready_at = tx.now
                     execution.move(result, ResultState.PENDING)
                 continue
+            suspects -= suspect
             result.reserved_micros = execution.reservation_micros
             execution.reserved_micros += result.reserved_micros
             result.lease_id = str(uuid.uuid4())
@@ -315,6 +332,10 @@ class SqlLeases:
             if await self._database.write(work):
                 resumed.append(execution_id)
         return resumed
+
+
+def _crashes_below(suspects: int) -> int:
+    return _ANY_CRASHES if suspects > 0 else SUSPECT_CRASHES
 
 
 async def _key_of(tx: Transaction, execution: Execution) -> tuple[str, EncryptedKey] | None:

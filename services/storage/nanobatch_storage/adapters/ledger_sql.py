@@ -78,10 +78,13 @@ class SqlLedger:
     async def _start(
         self, tx: Transaction, bucket: Bucket, execution: Execution, result: Result, attempt: Attempt | None
     ) -> str | LeaseLostError | WindowFullError:
-        if attempt is not None and attempt.charged is None:
-            return attempt.id
         expired = result.lease_expires_at is None or result.lease_expires_at <= tx.now
-        if attempt is not None or result.state is not ResultState.PROCESSING or expired:
+        if result.state is not ResultState.PROCESSING or expired:
+            return LeaseLostError()
+        if attempt is not None and attempt.charged is None:
+            # Who asks again has not called yet: it is too late where the execution was stopped meanwhile.
+            return attempt.id if execution.state in RUNNABLE_EXECUTION_STATES else LeaseLostError()
+        if attempt is not None:
             return LeaseLostError()
         stopped = execution.state not in RUNNABLE_EXECUTION_STATES or bucket.is_cooling(tx.now)
         if stopped or execution.bucket_id != bucket.id:  # another key since: this lease carries the old one
@@ -351,11 +354,11 @@ async def close_lost(tx: Transaction, execution: Execution, lost: Sequence[Resul
         attempt.outcome = "CRASHED"
         _settle(tx, execution, result, attempt, (Charged.MAYBE, Usage()))
         if policy.judge_crash(result, execution).next is Next.FAILED:
-            alone = result.crashes >= policy.MAX_CRASHES
-            result.error_code = "WORKER_LOST" if alone else "OUTCOME_UNKNOWN"
+            endless = result.crashes >= policy.MAX_CRASHES
+            result.error_code = "WORKER_LOST" if endless else "OUTCOME_UNKNOWN"
             result.error_message = (
-                "The generator died three times while it worked on this prompt. The calls may have been charged."
-                if alone
+                f"Generators died during {policy.MAX_CRASHES} calls for this prompt, which may have been charged."
+                if endless
                 else "The generator died during the call, which may have been charged; it is not repeated, as asked."
             )
             result.error_retryable, result.error_charged = True, Charged.MAYBE

@@ -43,7 +43,9 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
     async def LeaseResults(self, request: pb.LeaseResultsRequest, context: Context) -> pb.LeaseResultsResponse:
         """See the contract."""
         wait = request.wait.ToTimedelta()
-        found = await lease.lease_results(self._leases, self._bus, self._draining, request.max_results, wait)
+        found = await lease.lease_results(
+            self._leases, self._bus, self._draining, request.max_results, wait, suspects=request.max_suspects
+        )
         return pb.LeaseResultsResponse(leases=[lease_to_proto(one) for one in found])
 
     async def ExtendLeases(self, request: pb.ExtendLeasesRequest, context: Context) -> pb.ExtendLeasesResponse:

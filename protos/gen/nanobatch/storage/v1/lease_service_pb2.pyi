@@ -56,6 +56,8 @@ class _FailureClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureC
     """The provider no longer offers the model: its executions pause."""
     FAILURE_CLASS_BAD_REQUEST: _FailureClass.ValueType  # 12
     """The provider refuses this request: final."""
+    FAILURE_CLASS_WORKER_LOST: _FailureClass.ValueType  # 13
+    """The spare process in which the call ran alone has died of it: final, and may be charged."""
 
 class FailureClass(_FailureClass, metaclass=_FailureClassEnumTypeWrapper):
     """What went wrong with an attempt. The provider's file gives the class; storage decides what follows."""
@@ -86,6 +88,8 @@ FAILURE_CLASS_MODEL_GONE: FailureClass.ValueType  # 11
 """The provider no longer offers the model: its executions pause."""
 FAILURE_CLASS_BAD_REQUEST: FailureClass.ValueType  # 12
 """The provider refuses this request: final."""
+FAILURE_CLASS_WORKER_LOST: FailureClass.ValueType  # 13
+"""The spare process in which the call ran alone has died of it: final, and may be charged."""
 Global___FailureClass: _TypeAlias = FailureClass  # noqa: Y015
 
 @_typing.final
@@ -96,8 +100,11 @@ class LeaseResultsRequest(_message.Message):
 
     MAX_RESULTS_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
+    MAX_SUSPECTS_FIELD_NUMBER: _builtins.int
     max_results: _builtins.int
     """Free slots, 1 to 100."""
+    max_suspects: _builtins.int
+    """How many of them may be suspects (`Lease.suspect`): who takes one has a process to make its call in. 0: none."""
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:
         """How long to wait for work, at most 30 s."""
@@ -107,10 +114,11 @@ class LeaseResultsRequest(_message.Message):
         *,
         max_results: _builtins.int = ...,
         wait: _duration_pb2.Duration | None = ...,
+        max_suspects: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_results", b"max_results", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_results", b"max_results", "max_suspects", b"max_suspects", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -200,6 +208,7 @@ class Lease(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     CRASHES_FIELD_NUMBER: _builtins.int
     STANDBY_FIELD_NUMBER: _builtins.int
+    SUSPECT_FIELD_NUMBER: _builtins.int
     result_id: _builtins.str
     """The result."""
     lease_id: _builtins.str
@@ -232,6 +241,10 @@ class Lease(_message.Message):
     """Times that a lease of this result was lost with an open attempt."""
     standby: _builtins.bool
     """Leased ahead of its bucket's window, so that it can begin the moment a call ends: StartAttempt would be WINDOW_FULL."""
+    suspect: _builtins.bool
+    """Generators died during its calls, at least twice: this one is to be made alone in a process of its own, so that what
+    dies with it is nobody else's, and proves that it was the cause (FAILURE_CLASS_WORKER_LOST).
+    """
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it runs out unless extended, by the database's clock."""
@@ -281,10 +294,11 @@ class Lease(_message.Message):
         attempts: _builtins.int = ...,
         crashes: _builtins.int = ...,
         standby: _builtins.bool = ...,
+        suspect: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "credential", b"credential", "expire_time", b"expire_time", "lease_duration", b"lease_duration", "output", b"output", "seed", b"seed", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "attempts", b"attempts", "batch_index", b"batch_index", "bucket_id", b"bucket_id", "check_key", b"check_key", "crashes", b"crashes", "credential", b"credential", "execution_id", b"execution_id", "expire_time", b"expire_time", "lease_duration", b"lease_duration", "lease_id", b"lease_id", "model", b"model", "output", b"output", "prompt", b"prompt", "provider", b"provider", "reference_image_ids", b"reference_image_ids", "result_id", b"result_id", "seed", b"seed", "source_image_id", b"source_image_id", "standby", b"standby", "timeout", b"timeout", "user_id", b"user_id", "variation", b"variation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "attempts", b"attempts", "batch_index", b"batch_index", "bucket_id", b"bucket_id", "check_key", b"check_key", "crashes", b"crashes", "credential", b"credential", "execution_id", b"execution_id", "expire_time", b"expire_time", "lease_duration", b"lease_duration", "lease_id", b"lease_id", "model", b"model", "output", b"output", "prompt", b"prompt", "provider", b"provider", "reference_image_ids", b"reference_image_ids", "result_id", b"result_id", "seed", b"seed", "source_image_id", b"source_image_id", "standby", b"standby", "suspect", b"suspect", "timeout", b"timeout", "user_id", b"user_id", "variation", b"variation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
