@@ -42,7 +42,9 @@ async def open_embedded(settings: EmbeddedSettings) -> AsyncGenerator[nanobatch_
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nanobatch-")))
         lag = await stack.enter_async_context(LoopLag().measuring())
         storage_door, generator_door = f"unix:{sockets / 'storage'}", f"unix:{sockets / 'generator'}"
-        common = {"data_dir": settings.data_dir, "log_level": settings.log_level}
+        # One process needs no Redis, whatever the environment says of one.
+        alone = {"redis_url": "", "redis_host": "", "log_level": settings.log_level}
+        common = {"data_dir": settings.data_dir, **alone}
         await stack.enter_async_context(
             nanobatch_storage.wiring.open_app(
                 load(StorageSettings, listen=storage_door, **common), bus=MemoryBus(), sole_owner=lag
@@ -67,7 +69,7 @@ async def open_embedded(settings: EmbeddedSettings) -> AsyncGenerator[nanobatch_
                     storage_target=storage_door,
                     generator_target=generator_door,
                     encryption_key=key,
-                    log_level=settings.log_level,
+                    **alone,
                 )
             )
         )

@@ -9,13 +9,13 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from nanobatch_runtime.keyring import Keyring
-from nanobatch_runtime.settings import Settings
+from nanobatch_runtime.redis import RedisSettings
 
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:\[\]/]+):(?P<port>\d{1,5})")
 _MAX_PORT = 65_535
 
 
-class GatewaySettings(Settings):
+class GatewaySettings(RedisSettings):
     """The gateway's settings; the only reader of its environment."""
 
     listen: str = Field("127.0.0.1:50051", validation_alias="NANOBATCH_GATEWAY_GRPC")

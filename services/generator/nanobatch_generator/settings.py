@@ -8,10 +8,10 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator
 
 from nanobatch_runtime.keyring import Keyring
-from nanobatch_runtime.settings import Settings
+from nanobatch_runtime.redis import RedisSettings
 
 
-class GeneratorSettings(Settings):
+class GeneratorSettings(RedisSettings):
     """One generator's settings; each field names its variable."""
 
     listen: str = Field(default="127.0.0.1:50052", validation_alias="NANOBATCH_GENERATOR_GRPC")

@@ -40,6 +40,17 @@ async def cancel(task: asyncio.Task[object]) -> None:
         await task
 
 
+def check_cancelled() -> None:
+    """Raise CancelledError where the current task was cancelled and a library has swallowed it.
+
+    ``asyncio.wait_for`` does so up to Python 3.11 when what it waits for ends in the same moment
+    (python/cpython#86296), and redis-py sends through it. Loops around such calls would go on for ever.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 def settle_garbage_collector() -> None:
     """Keep what a started process is made of out of every later collection, and collect less often.
 

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from nanobatch_runtime.settings import Settings
+from nanobatch_runtime.redis import RedisSettings
 
 
 def _sqlite_in(validated: dict[str, Any]) -> str:
@@ -22,7 +22,7 @@ def _pictures_in(validated: dict[str, Any]) -> str:
     return ((validated.get("data_dir") or Path("data")).resolve() / "pictures").as_uri()
 
 
-class StorageSettings(Settings):
+class StorageSettings(RedisSettings):
     """Storage's settings; each field names its variable."""
 
     listen: str = Field(default="127.0.0.1:50053", validation_alias="NANOBATCH_STORAGE_GRPC")

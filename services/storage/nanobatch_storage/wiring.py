@@ -20,7 +20,7 @@ from nanobatch.storage.v1 import (
     lease_service_pb2,
     lease_service_pb2_grpc,
 )
-from nanobatch_runtime.bus import Bus, MemoryBus
+from nanobatch_runtime.bus import Bus, MemoryBus, open_redis_bus
 from nanobatch_runtime.clock import Clock, SystemClock
 from nanobatch_runtime.lifecycle import LoopLag
 from nanobatch_runtime.rpc.server import RpcServer
@@ -90,9 +90,10 @@ async def open_app(
     in this very process: all leases of a process before it run out at once, and none runs out while its loop was
     blocked. Raises NanobatchError where the database is in use or away, or the address is taken; SettingsError.
     """
-    bus = bus or MemoryBus()
     url = make_url(settings.database_url)
     async with AsyncExitStack() as stack:
+        if bus is None:
+            bus = await stack.enter_async_context(open_redis_bus(settings.redis)) if settings.redis else MemoryBus()
         if url.get_backend_name() == "sqlite":
             stack.enter_context(owning(Path(url.database or "")))
         await migrate.upgrade(settings.database_url)

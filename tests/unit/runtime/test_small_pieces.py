@@ -9,29 +9,10 @@ from pydantic import Field
 
 from nanobatch_runtime import ids, logs
 from nanobatch_runtime.backoff import full_jitter
-from nanobatch_runtime.bus import MemoryBus
 from nanobatch_runtime.lifecycle import LoopLag
 from nanobatch_runtime.settings import Settings, SettingsError, load
 
 SECOND = timedelta(seconds=1)
-
-
-async def test_a_hint_wakes_every_listener_of_its_topic_and_no_other():
-    bus = MemoryBus()
-    async with bus.subscribe("a") as one, bus.subscribe("a") as two, bus.subscribe("b") as other:
-        await bus.publish("a")
-        assert await one.wait(SECOND)
-        assert await two.wait(SECOND)
-        assert not await other.wait(timedelta(milliseconds=10))
-
-
-async def test_hints_that_come_while_nobody_waits_are_kept_as_one():
-    bus = MemoryBus()
-    async with bus.subscribe("a") as listener:
-        await bus.publish("a")
-        await bus.publish("a")
-        assert await listener.wait(SECOND)
-        assert not await listener.wait(timedelta(milliseconds=10))
 
 
 @pytest.mark.parametrize("key", ["AIzaSyA1234567890abcdefghijklmnopqrstuvw", "sk-abcdefghijklmnop1234567890"])

@@ -40,8 +40,17 @@ class MemoryBus:
 
     async def publish(self, topic: str) -> None:
         """See :class:`nanobatch_runtime.bus.port.Bus`."""
+        self.wake(topic)
+
+    def wake(self, topic: str) -> None:
+        """Wake the listeners of ``topic``."""
         for listener in self._listeners.get(topic, ()):
             listener.wake()
+
+    def wake_all(self) -> None:
+        """Wake all listeners: something may have been missed."""
+        for topic in self._listeners:
+            self.wake(topic)
 
     @asynccontextmanager
     async def subscribe(self, topic: str) -> AsyncIterator[MemorySubscription]:
