@@ -111,18 +111,18 @@ class Cluster:
             **environment,
         }
 
-    def storage(self) -> subprocess.Popen:
-        """Start storage."""
-        return self._start("storage", "storage", {})
+    def storage(self, name: str = "storage", **own: str) -> subprocess.Popen:
+        """Start a storage; ``own`` are variables of this one alone."""
+        return self._start("storage", name, own)
 
-    def gateway(self) -> subprocess.Popen:
-        """Start the gateway."""
-        return self._start("gateway", "gateway", {})
+    def gateway(self, name: str = "gateway", **own: str) -> subprocess.Popen:
+        """Start a gateway; ``own`` are variables of this one alone."""
+        return self._start("gateway", name, own)
 
-    def generator(self, name: str, upstream_url: str = "", *, at: str = "127.0.0.1:0") -> subprocess.Popen:
+    def generator(self, name: str, upstream_url: str = "", *, at: str = "127.0.0.1:0", **own: str) -> subprocess.Popen:
         """Start a generator with a spool of its own; the gateway streams from the one at ``generator_target``."""
-        own = {"NANOBATCH_GENERATOR_GRPC": at, "NANOBATCH_DATA_DIR": str(self.folder / name)}
-        return self._start("generator", name, own | {"NANOBATCH_GEMINI_BASE_URL": upstream_url})
+        places = {"NANOBATCH_GENERATOR_GRPC": at, "NANOBATCH_DATA_DIR": str(self.folder / name)}
+        return self._start("generator", name, places | {"NANOBATCH_GEMINI_BASE_URL": upstream_url} | own)
 
     def log(self, name: str) -> str:
         """Return what the service of that name has said so far."""

@@ -108,39 +108,46 @@ OUTAGES = {
 
 @pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES)
 async def test_while_redis_is_away_nobody_waits_for_it_and_once_it_is_back_all_look_again(redis_server, outage, capfd):
-    async with open_ready(redis_server.url) as one, open_ready(redis_server.url) as other:
-        async with one.subscribe("a") as here, other.subscribe("a") as there:
-            await quiet(here, there)
-            outage.begin(redis_server)
-            async with asyncio.timeout(0.5):  # before anybody has noticed
-                for number in range(100):
-                    await one.publish(f"t{number}")
-                await one.publish("a")
-            assert await here.wait(SECOND)  # one's own listeners need no Redis
-            await eventually(lambda: not one._pubsub.up and not other._pubsub.up, within=3)
-            async with asyncio.timeout(0.1):
-                await one.publish("a")
-            await eventually(lambda: not one._pending)  # nothing piles up
-            await quiet(here, there)
-            outage.end(redis_server)
-            assert await here.wait(5 * SECOND)
-            assert await there.wait(5 * SECOND)
-            await eventually(lambda: one._pubsub.up and other._pubsub.up)
-            await quiet(here, there)
+    async with (
+        open_ready(redis_server.url) as one,
+        open_ready(redis_server.url) as other,
+        one.subscribe("a") as here,
+        other.subscribe("a") as there,
+    ):
+        await quiet(here, there)
+        outage.begin(redis_server)
+        async with asyncio.timeout(0.5):  # before anybody has noticed
+            for number in range(100):
+                await one.publish(f"t{number}")
             await one.publish("a")
-            assert await there.wait(SECOND)
+        assert await here.wait(SECOND)  # one's own listeners need no Redis
+        await eventually(lambda: not one._pubsub.up and not other._pubsub.up, within=3)
+        async with asyncio.timeout(0.1):
+            await one.publish("a")
+        await eventually(lambda: not one._pending)  # nothing piles up
+        await quiet(here, there)
+        outage.end(redis_server)
+        assert await here.wait(5 * SECOND)
+        assert await there.wait(5 * SECOND)
+        await eventually(lambda: one._pubsub.up and other._pubsub.up)
+        await quiet(here, there)
+        await one.publish("a")
+        assert await there.wait(SECOND)
     said = capfd.readouterr()
     assert (said.out + said.err).count("redis.away") == 2  # once for each of them, however often it was tried
     assert (said.out + said.err).count("redis.back") == 2
 
 
 async def test_an_emptied_redis_is_not_even_noticed(redis_server):
-    async with open_ready(redis_server.url) as one, open_ready(redis_server.url) as other:
-        async with other.subscribe("a") as there:
-            await quiet(there)
-            redis_server.run("FLUSHALL")
-            await one.publish("a")
-            assert await there.wait(SECOND)
+    async with (
+        open_ready(redis_server.url) as one,
+        open_ready(redis_server.url) as other,
+        other.subscribe("a") as there,
+    ):
+        await quiet(there)
+        redis_server.run("FLUSHALL")
+        await one.publish("a")
+        assert await there.wait(SECOND)
 
 
 async def test_a_bus_opens_before_its_redis_and_hears_it_later(redis_server):
@@ -154,12 +161,16 @@ async def test_a_bus_opens_before_its_redis_and_hears_it_later(redis_server):
 
 
 async def test_two_systems_on_two_databases_of_one_redis_do_not_hear_each_other(redis_server):
-    async with open_ready(redis_server.url) as one, open_ready(redis_server.url.replace("/0", "/1")) as stranger:
-        async with stranger.subscribe("a") as there, one.subscribe("a") as here:
-            await quiet(there, here)
-            await one.publish("a")
-            assert await here.wait(SECOND)
-            assert not await there.wait(timedelta(milliseconds=300))
+    async with (
+        open_ready(redis_server.url) as one,
+        open_ready(redis_server.url.replace("/0", "/1")) as stranger,
+        stranger.subscribe("a") as there,
+        one.subscribe("a") as here,
+    ):
+        await quiet(there, here)
+        await one.publish("a")
+        assert await here.wait(SECOND)
+        assert not await there.wait(timedelta(milliseconds=300))
 
 
 async def test_a_connection_that_redis_cuts_is_replaced_and_listeners_look_again(redis_server):

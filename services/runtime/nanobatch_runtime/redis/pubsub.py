@@ -83,9 +83,9 @@ class RedisPubSub:
                 del self._handlers[channel]
 
     async def publish(self, channel: str, payload: bytes) -> int | None:
-        """Publish, and return how many connections heard it. None where nobody can tell: at once while Redis is away,
+        """Publish, and return how many connections heard it; None where nobody can tell. Raises nothing.
 
-        after a second at most where it hangs. Raises nothing.
+        Answers at once while Redis is away, and after a second at most where it hangs.
         """
         if not self._up:
             return None
@@ -105,7 +105,7 @@ class RedisPubSub:
             except REDIS_ERRORS as error:
                 failures = 1 if self._up else failures + 1
                 self._lost(f"{type(error).__name__}: {error}")
-            except Exception:  # a fault of ours or of the library's: hints are not worth a process
+            except Exception:  # noqa: BLE001  # a fault of ours or of the library's: hints are not worth a process
                 failures += 1
                 _log.exception("redis.failed")
                 self._lost("see above")
@@ -135,7 +135,7 @@ class RedisPubSub:
                     await pubsub.ping()
         finally:
             with suppress(*REDIS_ERRORS):
-                await pubsub.aclose()
+                await pubsub.aclose()  # type: ignore[no-untyped-call]  # the library's
 
     async def _follow_handlers(self, pubsub: PubSub) -> None:
         """Subscribe to what is listened to. Done by the one task that reads, never beside it."""
