@@ -13,6 +13,7 @@ from nanobatch_runtime.errors import (
     FieldViolation,
     InvalidArgumentError,
     NotFoundError,
+    OutOfRangeError,
     ResourceExhaustedError,
     UnavailableError,
 )
@@ -182,9 +183,10 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class StoredExecution:
-    """What the gateway must know of an execution to check a resume or a retry against it."""
+    """What the gateway must know of an execution to check a watch, a resume or a retry against it."""
 
     execution: Message
+    revision: int
     model: str
     provider: str
     prompt_prefix: str
@@ -230,11 +232,30 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchMessage:
+    """What a watcher is sent, serialised once for all of them. ``revision`` is 0 for light progress."""
+
+    revision: int
+    body: bytes
+    """Everything but the counts."""
+    wire: bytes
+    """The whole message: a protobuf message in pieces one after the other is the message."""
+
+    def with_stats(self, stats: bytes) -> WatchMessage:
+        """Return the message with other counts."""
+        return WatchMessage(self.revision, self.body, self.body + stats)
+
+
+@dataclass(frozen=True, slots=True)
 class Update:
     """One step of a watch. ``revision`` is 0 for light progress, which is never replayed."""
 
     revision: int
-    message: Message
+    row_id: str
+    """The result; empty for the execution itself."""
+    message: WatchMessage
+    stats: bytes
+    """The counts, as a piece of the message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +315,12 @@ class StartingError(UnavailableError):
     """The gateway has not met storage yet."""
 
     reason = "STARTING"
+
+
+class RevisionUnknownError(OutOfRangeError):
+    """A watcher claims to have seen what was never given out; the metadata name the highest revision."""
+
+    reason = "REVISION_UNKNOWN"
 
 
 class SourceLostError(UnavailableError):

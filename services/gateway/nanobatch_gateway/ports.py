@@ -133,10 +133,10 @@ class Accounts(Protocol):
 class Changes(Protocol):
     """A place where an execution can be followed: a generator, or storage."""
 
-    def follow(
-        self, caller: Caller, execution_id: str, after_revision: int
-    ) -> AbstractAsyncContextManager[AsyncIterator[Update]]:
+    def follow(self, execution_id: str, after_revision: int) -> AbstractAsyncContextManager[AsyncIterator[Update]]:
         """Open the stream of changes after a revision; leaving the context ends the call upstream.
+
+        It is opened as admin, for watchers of several users: each of them is checked on their own before they join.
 
         The stream ends when the execution has. It raises SourceLostError where it breaks off and can be gone on with
         elsewhere, and the other side's own error where that is about the execution (NOT_FOUND, OUT_OF_RANGE).

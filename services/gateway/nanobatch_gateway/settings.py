@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from datetime import timedelta
 from typing import Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -32,6 +33,8 @@ class GatewaySettings(RedisSettings):
     """How much is logged."""
     credential_window: int = Field(10, ge=1, le=1_000, validation_alias="NANOBATCH_CREDENTIAL_WINDOW")
     """Calls in flight per provider key to begin with; the estimate of a run's duration counts on it."""
+    watch_seconds: float = Field(1800.0, ge=60, le=86_400, validation_alias="NANOBATCH_WATCH_SECONDS")
+    """How long one watch may last before its client is asked to watch on, perhaps elsewhere."""
 
     @field_validator("log_level", "auth", mode="before")
     @classmethod
@@ -72,6 +75,11 @@ class GatewaySettings(RedisSettings):
             )
             raise ValueError(message)
         return self
+
+    @property
+    def watch(self) -> timedelta:
+        """The length of a watch."""
+        return timedelta(seconds=self.watch_seconds)
 
     @property
     def keyring(self) -> Keyring:

@@ -33,7 +33,9 @@ from nanobatch_gateway.domain import (
     RetryDraft,
     SealedKey,
     StoredExecution,
+    Update,
     UploadKind,
+    WatchMessage,
 )
 from nanobatch_runtime.keyring import Sealed
 
@@ -225,11 +227,22 @@ def stored_execution(response: storage_pb2.GetExecutionResponse) -> StoredExecut
     settings = response.execution.settings
     return StoredExecution(
         execution=response.execution,
+        revision=response.execution.revision,
         model=response.execution.model,
         provider=response.provider,
         prompt_prefix=settings.prompt_prefix,
         prompt_suffix=settings.prompt_suffix,
     )
+
+
+def watch_update(message: execution_service_pb2.WatchExecutionResponse) -> Update:
+    """Return a step of a watch, serialised; ``message`` is taken apart."""
+    kind = message.WhichOneof("update")
+    row_id = message.result.id if kind == "result" else message.progress.result_id if kind == "progress" else ""
+    stats = execution_service_pb2.WatchExecutionResponse(stats=message.stats).SerializeToString()
+    message.ClearField("stats")
+    body = message.SerializeToString()
+    return Update(message.revision, row_id, WatchMessage(message.revision, body, body + stats), stats)
 
 
 def new_image(image_id: str, kind: UploadKind, picture: Picture) -> image_pb2.Image:

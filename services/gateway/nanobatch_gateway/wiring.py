@@ -37,6 +37,7 @@ from nanobatch_gateway.control import ResumeExecution, RetryExecution
 from nanobatch_gateway.create import CreateExecution
 from nanobatch_gateway.domain import LOCAL_CALLER, MAX_UPLOAD_BYTES
 from nanobatch_gateway.estimate import EstimateCost
+from nanobatch_gateway.feed import WatchLimits
 from nanobatch_gateway.keys import Keys
 from nanobatch_gateway.pages import ListExecutions, ListResults
 from nanobatch_gateway.ports import Pictures
@@ -49,7 +50,7 @@ from nanobatch_gateway.settings import GatewaySettings
 from nanobatch_gateway.startup import Startup
 from nanobatch_gateway.uploads import UploadImage
 from nanobatch_gateway.validation import Validator
-from nanobatch_gateway.watch import WatchExecution, WatchLimits
+from nanobatch_gateway.watch import WatchExecution
 from nanobatch_runtime.clock import Clock, SystemClock
 from nanobatch_runtime.lifecycle import cancel
 from nanobatch_runtime.pictures import PictureChecker, PictureLimits
@@ -95,6 +96,7 @@ async def open_app(
     clock: Clock | None = None,
     pictures: Pictures | None = None,
     watch_limits: WatchLimits | None = None,
+    watch_lasting: timedelta | None = None,
     stall: timedelta = STALL_LIMIT,
     grace: timedelta = timedelta(seconds=5),
 ) -> AsyncIterator[App]:
@@ -133,12 +135,15 @@ async def open_app(
         tokens = HmacPageTokens(keyring.derive("page-token"))
         validator = Validator(images, clock)
         watch = WatchExecution(
+            executions=executions,
             generator=GeneratorChanges(generator),
             storage=StorageChanges(storage),
             presence=presence,
             draining=server.draining,
+            lasting=watch_lasting or settings.watch,
             limits=watch_limits,
         )
+        stack.push_async_callback(watch.close)
         use = ExecutionUseCases(
             create=CreateExecution(validator, keys, executions),
             estimate=EstimateCost(validator, executions, clock, window=settings.credential_window),

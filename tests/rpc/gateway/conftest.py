@@ -41,8 +41,8 @@ from nanobatch.storage.v1 import (
 from nanobatch.storage.v1 import (
     image_service_pb2_grpc as storage_image_grpc,
 )
+from nanobatch_gateway.feed import WatchLimits
 from nanobatch_gateway.settings import GatewaySettings
-from nanobatch_gateway.watch import WatchLimits
 from nanobatch_gateway.wiring import App, open_app
 from nanobatch_runtime.clock import ManualClock
 from nanobatch_runtime.errors import AlreadyExistsError, FailedPreconditionError, NotFoundError, OutOfRangeError
@@ -153,7 +153,7 @@ class FakeStorage(
 
     def _known(self, request: Any) -> execution_pb2.Execution:
         self.asked.append(request)
-        assert request.actor.user_id == LOCAL_USER
+        assert request.actor.user_id in {LOCAL_USER, "system"}  # a feed serves watchers of several users
         assert request.actor.admin
         if request.execution_id not in self.executions or request.execution_id in self.foreign:
             raise ExecutionNotFoundError("There is no such execution.")
@@ -182,6 +182,7 @@ class FakeStorage(
 
     async def GetExecution(self, request, context):
         execution = self._known(request)
+        execution.revision = len(self.journals[execution.id].updates)
         provider = "sandbox" if execution.model == "sandbox" else "gemini"
         return storage_pb2.GetExecutionResponse(execution=execution, provider=provider, has_key=True)
 

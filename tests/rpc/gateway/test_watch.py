@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
@@ -12,7 +13,7 @@ import pytest
 
 from nanobatch.gateway.v1 import execution_service_pb2 as pb
 from nanobatch_gateway.adapters.progress_grpc import GeneratorPresence
-from nanobatch_gateway.watch import WatchLimits
+from nanobatch_gateway.feed import WatchLimits
 from nanobatch_runtime.errors import NanobatchError, UnavailableError
 from nanobatch_runtime.ids import new_id
 from nanobatch_runtime.lifecycle import cancel
@@ -79,7 +80,7 @@ async def test_a_watch_relays_the_generator_with_progress_and_ends_with_the_exec
     assert watcher.error is None
     assert watcher.revisions == [2, 3, 4]
     assert watcher.progress == 1
-    assert world.generator.watches == [1]
+    assert world.generator.watches == [0]  # for whoever comes later, too
     assert world.storage.watches == []
 
 
@@ -122,9 +123,9 @@ async def test_nothing_is_lost_or_repeated_while_the_generator_comes_and_goes(wo
     writing = asyncio.create_task(write())
     for _ in range(5):
         await world.generator.stop()
-        await eventually(lambda: world.storage.open_watches == 5)
+        await eventually(lambda: world.storage.open_watches == 1)  # one for all of them
         await world.generator.start()
-        await eventually(lambda: world.generator.open_watches == 5)
+        await eventually(lambda: world.generator.open_watches == 1)
     await writing
     await journal.end()
     for watcher in watchers:
@@ -139,10 +140,99 @@ async def test_a_source_that_repeats_itself_is_not_heard_twice(world, watching) 
     journal = world.storage.journals[execution_id]
     await journal.add(5)
     watcher = watching(execution_id, after_revision=4)
+    await eventually(lambda: watcher.revisions == [5])
+    await world.generator.stop()
+    await eventually(lambda: world.storage.open_watches == 1)
+    await world.generator.start()
+    await eventually(lambda: world.generator.watches == [0, 5])
     await journal.add(2)
     await journal.end()
     await ended(watcher)
     assert watcher.revisions == [5, 6, 7]
+
+
+async def test_many_watchers_cut_at_random_share_one_subscription_without_gap_or_repeat(world) -> None:
+    dice = random.Random(7)
+    execution_id = world.storage.new_execution()
+    journal = world.storage.journals[execution_id]
+    seen: list[list[int]] = [[] for _ in range(12)]
+
+    async def follow(revisions: list[int]) -> None:
+        while True:
+            left = dice.randint(1, 9)
+            after = revisions[-1] if revisions else 0
+            request = pb.WatchExecutionRequest(execution_id=execution_id, after_revision=after)
+            call = world.executions.WatchExecution(request)
+            async for update in call:
+                if update.revision:
+                    assert update.revision > after
+                    revisions.append(update.revision)
+                    left -= 1
+                if not left:
+                    call.cancel()
+                    break
+            else:
+                return
+
+    async with asyncio.TaskGroup() as tasks:
+        for revisions in seen:
+            tasks.create_task(follow(revisions))
+        for _ in range(150):
+            await journal.add()
+            await asyncio.sleep(0.002)
+        await eventually(lambda: all(revisions[-1] == 150 for revisions in seen))
+        assert world.generator.watches == [0]
+        await journal.end()
+    assert all(revisions == list(range(1, 151)) for revisions in seen)
+
+
+async def test_nobody_slips_in_through_the_subscription_of_another(world, watching, refused) -> None:
+    execution_id = world.storage.new_execution()
+    await world.storage.journals[execution_id].add(2)
+    owner = watching(execution_id)
+    await eventually(lambda: owner.revisions == [1, 2])
+    world.storage.foreign.add(execution_id)
+    stranger, nobody = watching(execution_id), watching(new_id())
+    for watcher in (stranger, nobody):
+        await ended(watcher)
+    assert stranger.revisions == []
+    assert refused(stranger.error).status == refused(nobody.error).status
+    await world.storage.journals[execution_id].add()
+    await eventually(lambda: owner.revisions == [1, 2, 3])
+
+
+async def test_a_watch_that_has_lasted_long_ends_resumably(idle_world, refused) -> None:
+    await idle_world.storage.start()
+    await idle_world.generator.start()
+    execution_id = idle_world.storage.new_execution()
+    journal = idle_world.storage.journals[execution_id]
+    await journal.add(3)
+    async with AsyncExitStack() as stack:
+        await idle_world.open(stack, watch_lasting=timedelta(milliseconds=200))
+        revisions: list[int] = []
+        for _ in range(3):
+            after = revisions[-1] if revisions else 0
+            request = pb.WatchExecutionRequest(execution_id=execution_id, after_revision=after)
+            watcher = Watcher(idle_world.executions.WatchExecution(request))
+            await ended(watcher)
+            error = refused(watcher.error)
+            assert (error.code, error.reason) == (grpc.StatusCode.UNAVAILABLE, "WATCH_MOVED")
+            revisions += watcher.revisions
+            assert error.metadata == {"revision": str(revisions[-1])}
+            await journal.add(2)
+        assert revisions == list(range(1, 8))
+        assert idle_world.generator.watches == [0]  # the feed behind them stayed
+
+
+async def test_who_joins_late_is_told_why_the_execution_waits(world, watching) -> None:
+    execution_id = world.storage.new_execution()
+    await world.storage.journals[execution_id].add(2)
+    first = watching(execution_id)
+    await eventually(lambda: first.progress == 1)
+    late = watching(execution_id, after_revision=2)
+    await eventually(lambda: late.progress == 1)
+    assert late.revisions == []
+    assert world.generator.watches == [0]
 
 
 async def test_a_watch_begins_at_storage_where_no_generator_is_up(idle_world) -> None:
@@ -277,7 +367,7 @@ async def test_unknown_executions_and_revisions_are_told_with_the_revision(world
     assert error.metadata == {"revision": "7"}
     error = refused(future.error)
     assert (error.code, error.reason) == (grpc.StatusCode.OUT_OF_RANGE, "REVISION_UNKNOWN")
-    assert error.metadata == {"revision": "99"}
+    assert error.metadata == {"revision": "0"}  # the highest one
     assert refused(negative.error).fields == [("after_revision", "OUT_OF_RANGE")]
     assert refused(malformed.error).fields == [("execution_id", "MALFORMED")]
 
@@ -288,9 +378,8 @@ async def test_a_watcher_that_stops_reading_is_cut_and_can_resume(idle_world, re
     execution_id = idle_world.storage.new_execution()
     journal = idle_world.storage.journals[execution_id]
     await journal.add(400, prompt="x" * 60_000)
-    await journal.end()
     async with AsyncExitStack() as stack:
-        await idle_world.open(stack, stall=timedelta(milliseconds=200))
+        await idle_world.open(stack, stall=timedelta(seconds=1))
         request = pb.WatchExecutionRequest(execution_id=execution_id)
         call = idle_world.executions.WatchExecution(request)
         first = await call.read()
@@ -307,6 +396,7 @@ async def test_a_watcher_that_stops_reading_is_cut_and_can_resume(idle_world, re
         error = refused(caught)
         assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCHER_TOO_SLOW")
         assert 0 < int(error.metadata["revision"]) <= highest < 400
+        await journal.end()
         rest = Watcher(
             idle_world.executions.WatchExecution(
                 pb.WatchExecutionRequest(execution_id=execution_id, after_revision=highest)
@@ -321,7 +411,7 @@ async def test_a_client_that_leaves_takes_its_upstream_calls_along(world) -> Non
     calls = [world.executions.WatchExecution(pb.WatchExecutionRequest(execution_id=execution_id)) for _ in range(3)]
     for call in calls:
         await call.read()
-    assert world.generator.open_watches == 3
+    assert world.generator.open_watches == 1
     for call in calls:
         call.cancel()
         with suppress(asyncio.CancelledError):

@@ -126,7 +126,7 @@ async def test_late_watchers_get_the_newest_counts_and_share_the_copies(parts):
     hub, changes, messages = parts
     for number in range(5):
         changes.step(f"row {number}")
-    await eventually(lambda: hub._revision == 5)
+    await eventually(lambda: hub._replica.revision == 5)
     for _ in range(3):
         async with aclosing(hub.watch(0)) as watch:
             received = [await anext(watch) for _ in range(5)]
@@ -163,7 +163,7 @@ async def test_what_no_repeat_can_mend_ends_the_watch(parts, error, reason):
 async def test_no_guess_follows_a_final_row_and_none_is_replayed(parts):
     hub, changes, _ = parts
     changes.step("row", running=True)
-    await eventually(lambda: hub._revision == 1)
+    await eventually(lambda: hub._replica.revision == 1)
     hub.estimate([Estimate("row", percent=40)], NOW, idle=False)
     async with aclosing(hub.watch(0)) as watch:
         assert (await anext(watch)).revision == 1
@@ -180,13 +180,14 @@ async def test_why_it_waits_is_said_once_to_each_and_taken_back(parts):
     hub, changes, _ = parts
     wait = Waiting(1, NOW + timedelta(seconds=30))
     changes.step("row", waiting=wait)
-    await eventually(lambda: hub._revision == 1)
+    await eventually(lambda: hub._replica.revision == 1)
     async with aclosing(hub.watch(1)) as first, aclosing(hub.watch(1)) as second:
-        for watch in (first, second):
-            heard = asyncio.create_task(anext(watch))
-            await eventually(lambda: hub._newcomers)
-            for _ in range(3):
-                hub.estimate([], NOW, idle=True)
-            assert (await asyncio.wait_for(heard, 5)).waiting == wait
+        heard = asyncio.create_task(anext(first))
+        await eventually(lambda: hub.watched)
+        for _ in range(3):
+            hub.estimate([], NOW, idle=True)
+        assert (await asyncio.wait_for(heard, 5)).waiting == wait
+        assert (await asyncio.wait_for(anext(second), 5)).waiting == wait  # it came later, and is told all the same
         hub.estimate([], NOW + timedelta(seconds=31), idle=True)
-        assert (await asyncio.wait_for(anext(second), 5)).waiting is None
+        for watch in (first, second):
+            assert (await asyncio.wait_for(anext(watch), 5)).waiting is None

@@ -12,14 +12,17 @@ import grpc
 
 from nanobatch.gateway.v1 import execution_service_pb2
 from nanobatch.generator.v1 import generator_service_pb2, generator_service_pb2_grpc
+from nanobatch.storage.v1 import common_pb2, execution_service_pb2_grpc
 from nanobatch.storage.v1 import execution_service_pb2 as storage_pb2
-from nanobatch.storage.v1 import execution_service_pb2_grpc
 from nanobatch_gateway import translate
 from nanobatch_gateway.adapters.calls import STREAM_LIMIT, is_transport_trouble, limit
-from nanobatch_gateway.domain import Caller, GeneratorUnavailableError, KeyVerdict, SourceLostError, Update
+from nanobatch_gateway.domain import GeneratorUnavailableError, KeyVerdict, SourceLostError, Update
 from nanobatch_runtime.errors import Kind, RemoteError
 from nanobatch_runtime.lifecycle import cancel
 from nanobatch_runtime.rpc import channel as channels
+
+# One stream serves watchers of several users; each of them is checked before they join.
+_SYSTEM = common_pb2.Actor(user_id="system", admin=True)
 
 _CHECK_LIMIT = timedelta(seconds=30)
 
@@ -48,12 +51,10 @@ class GeneratorChanges:
         self._stub = generator_service_pb2_grpc.GeneratorServiceStub(channel)
 
     @asynccontextmanager
-    async def follow(
-        self, caller: Caller, execution_id: str, after_revision: int
-    ) -> AsyncIterator[AsyncIterator[Update]]:
+    async def follow(self, execution_id: str, after_revision: int) -> AsyncIterator[AsyncIterator[Update]]:
         """See :class:`nanobatch_gateway.ports.Changes`."""
         request = generator_service_pb2.WatchProgressRequest(
-            actor=translate.actor(caller), execution_id=execution_id, after_revision=after_revision
+            actor=_SYSTEM, execution_id=execution_id, after_revision=after_revision
         )
         call = self._stub.WatchProgress(request, timeout=limit(STREAM_LIMIT))
         try:
@@ -70,12 +71,10 @@ class StorageChanges:
         self._stub = execution_service_pb2_grpc.ExecutionServiceStub(channel)
 
     @asynccontextmanager
-    async def follow(
-        self, caller: Caller, execution_id: str, after_revision: int
-    ) -> AsyncIterator[AsyncIterator[Update]]:
+    async def follow(self, execution_id: str, after_revision: int) -> AsyncIterator[AsyncIterator[Update]]:
         """See :class:`nanobatch_gateway.ports.Changes`."""
         request = storage_pb2.WatchChangesRequest(
-            actor=translate.actor(caller), execution_id=execution_id, after_revision=after_revision
+            actor=_SYSTEM, execution_id=execution_id, after_revision=after_revision
         )
         call = self._stub.WatchChanges(request, timeout=limit(STREAM_LIMIT))
         try:
@@ -87,7 +86,7 @@ class StorageChanges:
 async def _updates(responses: AsyncIterator[_Response]) -> AsyncIterator[Update]:
     try:
         async for response in channels.stream(responses):
-            yield Update(response.update.revision, response.update)
+            yield translate.watch_update(response.update)
     except RemoteError as error:
         if error.kind in _ABOUT_THE_EXECUTION:
             raise

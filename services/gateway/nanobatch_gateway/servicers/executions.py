@@ -15,6 +15,7 @@ from nanobatch_gateway import translate
 from nanobatch_gateway.auth import current_caller
 from nanobatch_gateway.control import ResumeExecution, RetryExecution
 from nanobatch_gateway.create import CreateExecution
+from nanobatch_gateway.domain import WatchMessage
 from nanobatch_gateway.estimate import EstimateCost
 from nanobatch_gateway.fields import Violations, required_id
 from nanobatch_gateway.pages import ListExecutions, ListResults
@@ -78,7 +79,11 @@ class ExecutionServicer(execution_service_pb2_grpc.ExecutionServiceServicer):
         found.id("execution_id", request.execution_id, required=True)
         found.not_negative("after_revision", request.after_revision)
         found.raise_any()
-        send = writer(context, self._stall)
+        write = writer(context, self._stall)
+
+        async def send(message: WatchMessage) -> None:
+            await write(message.wire)
+
         await self._use.watch(current_caller(), request.execution_id, request.after_revision, send)
         nothing: tuple[
             pb.WatchExecutionResponse, ...

@@ -42,7 +42,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         method = str(handler_call_details.method)
         codec = {
             "request_deserializer": _careful(handler.request_deserializer, in_a_stream=bool(handler.request_streaming)),
-            "response_serializer": handler.response_serializer,
+            "response_serializer": _passing_bytes(handler.response_serializer),
         }
         if handler.response_streaming:
             inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
@@ -77,6 +77,13 @@ def _careful(deserialize: Callable[[bytes], Any] | None, *, in_a_stream: bool) -
             return error
 
     return careful
+
+
+def _passing_bytes(serialize: Callable[[Any], bytes] | None) -> Callable[[Any], bytes] | None:
+    """Return a serializer that lets bytes through: what many readers are sent is serialised once."""
+    if serialize is None:
+        return None
+    return lambda message: message if isinstance(message, bytes) else serialize(message)
 
 
 def _unary(inner: Any, method: str) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
