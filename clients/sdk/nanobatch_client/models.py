@@ -51,6 +51,7 @@ class PauseReason(Enum):
     MODEL_GONE = "MODEL_GONE"
     DAILY_QUOTA = "DAILY_QUOTA"
     SPEND_CAP = "SPEND_CAP"
+    DAILY_SPEND_CAP = "DAILY_SPEND_CAP"
 
 
 class ExecutionMode(Enum):

@@ -46,6 +46,7 @@ class PauseReason(StrEnum):
     MODEL_GONE = "MODEL_GONE"
     DAILY_QUOTA = "DAILY_QUOTA"
     SPEND_CAP = "SPEND_CAP"
+    DAILY_SPEND_CAP = "DAILY_SPEND_CAP"
 
 
 class Charged(StrEnum):

@@ -54,6 +54,7 @@ def test_a_request_wrong_in_its_key_alone_is_a_matter_of_keys() -> None:
         (S.PROCESSING, P.UNSPECIFIED, Stats(total=2, processing=1, failed=1), 0),
         (S.PAUSED, P.INVALID_KEY, Stats(total=2, pending=2), 4),
         (S.PAUSED, P.SPEND_CAP, Stats(total=2, pending=1, failed=1), 5),
+        (S.PAUSED, P.DAILY_SPEND_CAP, Stats(total=2, pending=2), 5),
         (S.PAUSED, P.DAILY_QUOTA, Stats(total=2, pending=2), 5),
         (S.PAUSED, P.MODEL_GONE, Stats(total=2, pending=2), 5),
         (S.PAUSED, P.USER, Stats(total=2, pending=2), 0),

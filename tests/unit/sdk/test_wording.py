@@ -81,11 +81,15 @@ def test_each_pause_says_what_to_type_next(monkeypatch: pytest.MonkeyPatch) -> N
     assert "`nanobatch resume ID --api-key-env GEMINI_API_KEY`" in wording.pause_advice(
         paused(PauseReason.INVALID_KEY), usual
     )
-    capped = wording.pause_advice(paused(PauseReason.SPEND_CAP, max_cost_micros=2_000_000), usual)
-    assert "$2.00" in capped
+    stats = Stats(total=40, completed=3, pending=37)
+    capped = wording.pause_advice(paused(PauseReason.SPEND_CAP, max_cost_micros=2_000_000, stats=stats), usual)
+    assert "spend cap of $2.00 reached, 37 left" in capped
     assert "`nanobatch resume ID --max-cost DOLLARS`" in capped
     quota = paused(PauseReason.DAILY_QUOTA, resume_time=datetime(2026, 1, 1, tzinfo=UTC))
     assert "by itself at" in wording.pause_advice(quota, usual)
+    midnight = datetime(2026, 1, 1, tzinfo=UTC)
+    daily = wording.pause_advice(paused(PauseReason.DAILY_SPEND_CAP, resume_time=midnight, stats=stats), usual)
+    assert "reached, 37 left. It goes on by itself at" in daily
     elsewhere = wording.pause_advice(paused(PauseReason.USER), "other:1")
     assert "`nanobatch resume ID --target other:1`" in elsewhere
 

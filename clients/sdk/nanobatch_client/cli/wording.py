@@ -101,6 +101,7 @@ def pause_advice(execution: Execution, target: str) -> str:
     def resume(*rest: str) -> str:
         return f"`{command('resume', execution.id, target, *rest)}`"
 
+    left = f"{execution.stats.left} left"
     watch = f"`{command('watch', execution.id, target)}`"
     by_itself = f" It goes on by itself at {clock(execution.resume_time)}." if execution.resume_time else ""
     match execution.pause_reason:
@@ -108,7 +109,9 @@ def pause_advice(execution: Execution, target: str) -> str:
             return f"Paused: the provider refuses the key. With another one: {resume('--api-key-env', KEY_VARIABLE)}"
         case PauseReason.SPEND_CAP:
             cap = f" of {money(execution.max_cost_micros)}" if execution.max_cost_micros is not None else ""
-            return f"Paused: the next call might pass the spend cap{cap}. Raise it: {resume('--max-cost', 'DOLLARS')}"
+            return f"Paused: spend cap{cap} reached, {left}. Raise it: {resume('--max-cost', 'DOLLARS')}"
+        case PauseReason.DAILY_SPEND_CAP:
+            return f"Paused: your spend cap of the day is reached, {left}.{by_itself} Or ask an admin to raise it."
         case PauseReason.DAILY_QUOTA:
             return (
                 f"Paused: the provider's quota of the day is used up.{by_itself} Wait with {watch}, or try {resume()}"

@@ -1,7 +1,8 @@
 """Transactions over one of two engines: SQLite for one process, PostgreSQL for many.
 
 Transactions are functions, because a whole transaction is repeated when the database says so (deadlock, serialisation
-failure, busy file). The order of locks is the same everywhere: bucket, executions by id, results by id, attempts.
+failure, busy file). The order of locks is the same everywhere: user, bucket, executions by id, results by
+id, attempts.
 """
 
 from __future__ import annotations

@@ -11,9 +11,10 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, ScalarSelect, bindparam, case, func, or_, select, update
 
-from nanobatch_storage.adapters import ledger_sql, rows
+from nanobatch_storage.adapters import ledger_sql, rows, spending_sql
 from nanobatch_storage.adapters.credentials_sql import wipe_key_if_done
 from nanobatch_storage.adapters.database import Database, Transaction
+from nanobatch_storage.adapters.spending_sql import DayRoom
 from nanobatch_storage.adapters.tables import ACTIVE, buckets, credentials, executions, results
 from nanobatch_storage.domain import (
     RUNNABLE_EXECUTION_STATES,
@@ -116,11 +117,11 @@ class SqlLeases:
             survey = await self._survey(tx, suspects)
             now = tx.now
         dealt = share(survey.candidates, slots=slots, user_in_flight=survey.user_in_flight, room=survey.room)
-        bucket_of = {candidate.execution_id: candidate.bucket_id for candidate in survey.candidates}
+        candidates = {candidate.execution_id: candidate for candidate in survey.candidates}
         leases: list[Lease] = []
         touched: list[str] = []
         for execution_id, count in dealt.items():
-            taken, changed = await self._take_from(execution_id, bucket_of[execution_id], count, suspects)
+            taken, changed = await self._take_from(candidates[execution_id], count, suspects)
             suspects -= sum(is_suspect(lease.result) for lease in taken)
             leases += taken
             if changed:
@@ -170,22 +171,21 @@ class SqlLeases:
         window = bucket.calls_allowed(now)
         return window if bucket.needs_key_check(now) else window + math.ceil(window * self._ahead)
 
-    async def _take_from(
-        self, execution_id: str, bucket_id: str, count: int, suspects: int
-    ) -> tuple[list[Lease], bool]:
+    async def _take_from(self, candidate: Candidate, count: int, suspects: int) -> tuple[list[Lease], bool]:
         async def work(tx: Transaction) -> tuple[list[Lease], bool]:
-            bucket = await rows.lock_bucket(tx, bucket_id)
-            execution = await rows.lock_execution(tx, execution_id)
+            day = await spending_sql.lock_day(tx, candidate.user_id)
+            bucket = await rows.lock_bucket(tx, candidate.bucket_id)
+            execution = await rows.lock_execution(tx, candidate.execution_id)
             if (
                 execution is None
                 or execution.state not in RUNNABLE_EXECUTION_STATES
-                or execution.bucket_id != bucket_id
+                or execution.bucket_id != candidate.bucket_id
                 or bucket.is_cooling(tx.now)
             ):
                 return [], False
             before = execution.revision
             picked, free = await self._pick(tx, execution, bucket, count, suspects)
-            leased = await self._lease(tx, execution, picked, suspects)
+            leased = await self._lease(tx, execution, picked, day, suspects)
             if execution.revision == before:
                 return [], False
             execution.close_if_done(tx.now)
@@ -230,7 +230,7 @@ class SqlLeases:
         return picked, free
 
     async def _lease(
-        self, tx: Transaction, execution: Execution, picked: Sequence[Result], suspects: int
+        self, tx: Transaction, execution: Execution, picked: Sequence[Result], day: DayRoom | None, suspects: int
     ) -> list[Result]:
         leased: list[Result] = []
         lost = [result for result in picked if result.state is ResultState.PROCESSING]
@@ -241,6 +241,10 @@ class SqlLeases:
             has_room = execution.has_room()
             if not has_room and execution.reserved_micros == 0:  # nothing out that could still turn out cheaper
                 execution.pause(PauseReason.SPEND_CAP)
+            if has_room and day is not None and day.refuses(execution):
+                has_room = False
+                if day.reserved_micros == 0:
+                    execution.pause(PauseReason.DAILY_SPEND_CAP, day.ends)
             suspect = is_suspect(result)
             if not has_room or (suspect and suspects <= 0):
                 if result.state is ResultState.PROCESSING:  # the lost one waits like the others
@@ -251,6 +255,8 @@ class SqlLeases:
             suspects -= suspect
             result.reserved_micros = execution.reservation_micros
             execution.reserved_micros += result.reserved_micros
+            if day is not None:
+                day.take(result.reserved_micros)
             result.lease_id = str(uuid.uuid4())
             result.ready_at = result.lease_expires_at = tx.now + self._duration
             execution.move(result, ResultState.PROCESSING)

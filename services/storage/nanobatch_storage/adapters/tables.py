@@ -311,6 +311,7 @@ attempts = Table(
     Column("error_code", String(64), nullable=False),
     Column("processing_ms", Integer),
     Index("ix_attempts_result", "result_id"),
+    Index("ix_attempts_day", "user_id", "start_time"),
     Index("ix_attempts_open", "execution_id", **_where("charged is null")),
     Index("ix_attempts_latency", "model", "end_time", **_where("outcome = 'COMPLETED'")),
 )

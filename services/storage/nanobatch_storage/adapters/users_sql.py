@@ -9,6 +9,7 @@ from sqlalchemy import Row, insert, literal, select, tuple_, update
 from nanobatch_runtime.ids import is_id, new_id
 from nanobatch_storage import cursors
 from nanobatch_storage.accounts import USER_FIELDS, NewUser, Role, User, UserUpdate
+from nanobatch_storage.adapters import spending_sql
 from nanobatch_storage.adapters.access import lock_user
 from nanobatch_storage.adapters.database import Database, Transaction
 from nanobatch_storage.adapters.tables import UtcDateTime, users
@@ -94,6 +95,8 @@ class SqlUsers:
             await find_user(tx, actor, update_.user_id)
             if values:
                 await tx.connection.execute(update(users).where(users.c.id == update_.user_id).values(values))
+            if "daily_cap_micros" in values:
+                await spending_sql.let_go_on(tx, update_.user_id)
             return await find_user(tx, actor, update_.user_id)
 
         return await self._database.write(work)

@@ -115,6 +115,10 @@ class _PauseReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PauseReas
     """The provider's quota of the day is used up. It resumes by itself when the quota resets."""
     PAUSE_REASON_SPEND_CAP: _PauseReason.ValueType  # 5
     """The next call might pass `max_cost_micros`. Resume with a higher cap."""
+    PAUSE_REASON_DAILY_SPEND_CAP: _PauseReason.ValueType  # 6
+    """The next call might pass what the user may spend in a day (`User.daily_cap_micros`). It resumes by itself at
+    `resume_time`, the next midnight UTC, or when an admin raises the cap.
+    """
 
 class PauseReason(_PauseReason, metaclass=_PauseReasonEnumTypeWrapper):
     """Why an execution is paused."""
@@ -131,6 +135,10 @@ PAUSE_REASON_DAILY_QUOTA: PauseReason.ValueType  # 4
 """The provider's quota of the day is used up. It resumes by itself when the quota resets."""
 PAUSE_REASON_SPEND_CAP: PauseReason.ValueType  # 5
 """The next call might pass `max_cost_micros`. Resume with a higher cap."""
+PAUSE_REASON_DAILY_SPEND_CAP: PauseReason.ValueType  # 6
+"""The next call might pass what the user may spend in a day (`User.daily_cap_micros`). It resumes by itself at
+`resume_time`, the next midnight UTC, or when an admin raises the cap.
+"""
 Global___PauseReason: _TypeAlias = PauseReason  # noqa: Y015
 
 class _ExecutionMode:

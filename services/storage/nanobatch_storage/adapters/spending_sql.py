@@ -1,0 +1,80 @@
+"""What a user may still spend in a day, where they have a cap.
+
+Nothing is counted along: the ledger and the open reservations say it each time, so that there is no second figure to
+disagree with. Users without a cap pay one look at their row for it; the lock on it makes a capped user's leases queue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import bindparam, case, func, select, update
+
+from nanobatch_storage.adapters import rows
+from nanobatch_storage.adapters.database import Transaction
+from nanobatch_storage.adapters.tables import ACTIVE, attempts, executions, users
+from nanobatch_storage.domain import Charged, Execution, ExecutionState, PauseReason
+
+_CAP = rows.for_update(
+    select(users.c.daily_cap_micros).where(users.c.id == bindparam("user_id"), users.c.daily_cap_micros.is_not(None))
+)
+_RESERVED = select(func.coalesce(func.sum(executions.c.reserved_micros), 0)).where(
+    executions.c.user_id == bindparam("user_id"), ACTIVE
+)
+# What may have been charged and was not reported counts with its worst case.
+_UNKNOWN = (attempts.c.charged == Charged.MAYBE) & attempts.c.usage_reported.is_(False)
+_SPENT = select(
+    func.coalesce(func.sum(case((_UNKNOWN, attempts.c.reserved_micros), else_=attempts.c.cost_micros)), 0)
+).where(
+    attempts.c.user_id == bindparam("user_id"),
+    attempts.c.start_time >= bindparam("day"),
+    attempts.c.charged.is_not(None),
+)
+
+
+@dataclass(slots=True)
+class DayRoom:
+    """What a capped user may still spend today; calls count on the day (UTC) that they start."""
+
+    left_micros: int
+    reserved_micros: int
+    """Part of what is taken that may still turn out cheaper."""
+    ends: datetime
+    """When the next day begins."""
+
+    def refuses(self, execution: Execution) -> bool:
+        """Whether the worst case of one more call does not fit; what is free always fits."""
+        return execution.reservation_micros > max(0, self.left_micros)
+
+    def take(self, micros: int) -> None:
+        """Note a reservation."""
+        self.left_micros -= micros
+        self.reserved_micros += micros
+
+
+async def lock_day(tx: Transaction, user_id: str) -> DayRoom | None:
+    """Lock a capped user's spending and return what is left of the day; None for a user without a cap.
+
+    First in the order of locks.
+    """
+    names = {"user_id": user_id}
+    cap = (await tx.connection.execute(_CAP, names)).scalar_one_or_none()
+    if cap is None:
+        return None
+    day = tx.now.replace(hour=0, minute=0, second=0, microsecond=0)
+    reserved = int((await tx.connection.execute(_RESERVED, names)).scalar_one())
+    spent = int((await tx.connection.execute(_SPENT, {**names, "day": day})).scalar_one())
+    return DayRoom(cap - spent - reserved, reserved, day + timedelta(days=1))
+
+
+async def let_go_on(tx: Transaction, user_id: str) -> None:
+    """Let the executions that a user's cap has paused be resumed: it has been changed. They pause again where it is full."""
+    paused = select(executions.c.id).where(
+        executions.c.user_id == user_id,
+        executions.c.state == ExecutionState.PAUSED,
+        executions.c.pause_reason == PauseReason.DAILY_SPEND_CAP,
+    )
+    ids = [row.id for row in await tx.connection.execute(rows.for_update(paused.order_by(executions.c.id)))]
+    if ids:
+        await tx.connection.execute(update(executions).where(executions.c.id.in_(ids)).values(resume_time=tx.now))
