@@ -12,7 +12,12 @@ import pytest
 from nanobatch_runtime import failpoints
 
 ROOT = Path(__file__).resolve().parents[3]
-SCRIPT = "from nanobatch_runtime.failpoints import failpoint\nfor n in range(9):\n    failpoint('spooled')\n    print(n, flush=True)"
+SCRIPT = """
+from nanobatch_runtime.failpoints import failpoint
+for n in range(9):
+    failpoint('spooled')
+    print(n, flush=True)
+"""
 
 
 def run(told: str) -> subprocess.CompletedProcess:
