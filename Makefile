@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 PACKAGES := nanobatch_runtime nanobatch_catalog nanobatch_storage nanobatch_generator nanobatch_gateway nanobatch_embedded nanobatch_client
 
-.PHONY: help setup run test lint format protos published bench clean lock
+.PHONY: help setup run test lint format protos published soak bench clean lock
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ protos: .venv/.ready ## Generate the committed stubs anew
 
 published: .venv/.ready ## Publish the contracts as they are: the new baseline of `buf breaking`
 	.venv/bin/buf build --output protos/published.binpb
+
+soak: .venv/.ready ## Faults on the real product, and a checker; SCENARIO=1,2 SEED=n LONG=1
+	@scripts/system-packages.sh
+	@PYTHONPATH=tests $(PY) -m soak $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(SEED),--seed $(SEED)) $(if $(LONG),--long) $(ARGS)
 
 bench: .venv/.ready ## Measure, as ratios against a bare script in the same run
 	$(PY) -m tests.bench $(ARGS)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ class Upstream:
     url: str
     ledger: Path
 
+    def out(self) -> dict[str, int]:
+        """Return how many generate calls are in flight, by caller."""
+        with urllib.request.urlopen(f"{self.url}/out", timeout=10) as answer:  # noqa: S310  # our own
+            return dict(json.load(answer))
+
     def calls(self) -> list[dict]:
         """Return the generate calls it has answered, in order of arrival."""
         lines = self.ledger.read_text().splitlines() if self.ledger.exists() else []
@@ -32,11 +38,14 @@ class Upstream:
 
 
 @contextmanager
-def upstream(folder: Path, *, picture_bytes: int, latency: str = "0", seed: int = 1) -> Iterator[Upstream]:
+def upstream(
+    folder: Path, *, picture_bytes: int, latency: str = "0", seed: int = 1, pixels: int | None = None
+) -> Iterator[Upstream]:
     """Run the fake Gemini in a process of its own."""
     ledger = folder / f"upstream-{time.monotonic_ns()}.jsonl"
     command = [sys.executable, ROOT / "tests/fakes/gemini.py", "--port", "0", "--picture-bytes", str(picture_bytes)]
     command += ["--latency", latency, "--seed", str(seed), "--ledger", ledger]
+    command += ["--pixels", str(pixels)] if pixels else []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -74,8 +74,12 @@ class FakeGemini:
         script: Script | None = None,
         ledger: IO[str] | None = None,
         max_request_bytes: int = 20 * _MIB,
+        pixels: tuple[int, int] | None = None,
     ) -> None:
-        """``ledger``: a file that gets a line of JSON as each call ends."""
+        """``ledger``: a file that gets a line of JSON as each call ends; ``pixels`` of every picture, whatever is asked for.
+
+        Whoever is told an address with a name behind it (``url/name``) has its calls written down under that name.
+        """
         self.calls: list[Call] = []
         self.checks: list[str] = []
         self.models = dict(MODELS)
@@ -86,6 +90,8 @@ class FakeGemini:
         self.check_fault = ""
         """Name of an error that every model look-up is answered with."""
         self.in_flight = 0
+        self.out: Counter[str] = Counter()
+        """Calls in flight by caller; also to be read at ``/out``."""
         self.most_in_flight = 0
         self.script = script
         self._port = port
@@ -93,6 +99,7 @@ class FakeGemini:
         self._latency = latency
         self._ledger = ledger
         self._max_request_bytes = max_request_bytes
+        self._pixels = pixels
         self._by_prompt: Counter[str] = Counter()
         self._pictures: dict[tuple[int, int, bool], bytes] = {}
         self._runner: web.AppRunner | None = None
@@ -100,9 +107,11 @@ class FakeGemini:
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=4 * self._max_request_bytes)
-        app.router.add_post("/{version:v1|v1beta}/models/{call}", self._generate)
-        app.router.add_get("/{version:v1|v1beta}/models", self._list_models)
-        app.router.add_get("/{version:v1|v1beta}/models/{model}", self._get_model)
+        for caller in ("", "/{caller}"):
+            app.router.add_post(caller + "/{version:v1|v1beta}/models/{call}", self._generate)
+            app.router.add_get(caller + "/{version:v1|v1beta}/models", self._list_models)
+            app.router.add_get(caller + "/{version:v1|v1beta}/models/{model}", self._get_model)
+        app.router.add_get("/out", self._out)
         self.picture("1:1")  # built now, not in the first call
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -138,6 +147,9 @@ class FakeGemini:
                 if detail["modality"] == "IMAGE"
             ),
         }
+
+    async def _out(self, request: web.Request) -> web.Response:
+        return web.json_response(+self.out)
 
     # -- looking models up -----------------------------------------------------------------------------------------
 
@@ -184,8 +196,10 @@ class FakeGemini:
 
     async def _generate(self, request: web.Request) -> web.StreamResponse:
         call = Call(len(self.calls), time.monotonic(), request.path, _key_of(request), headers=_headers(request))
+        call.caller = request.match_info.get("caller", "")
         self.calls.append(call)
         self.in_flight += 1
+        self.out[call.caller] += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             return await self._answer(request, call)
@@ -195,6 +209,7 @@ class FakeGemini:
             return web.json_response(refused.body, status=refused.code)
         finally:
             self.in_flight -= 1
+            self.out[call.caller] -= 1
             call.ended = time.monotonic()
             if self._ledger is not None:
                 self._ledger.write(call.line() + "\n")
@@ -296,6 +311,7 @@ class FakeGemini:
         )
 
     def _picture64(self, pixels: tuple[int, int], *, jpeg: bool) -> bytes:
+        pixels = self._pixels or pixels
         slot = (*pixels, jpeg)
         if slot not in self._pictures:
             picture = noise_jpeg(pixels) if jpeg else noise_png(self._picture_bytes, pixels)
@@ -352,6 +368,7 @@ async def _main() -> None:
     parser = argparse.ArgumentParser(description="A fake Gemini on loopback.")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--picture-bytes", type=int, default=500_000)
+    parser.add_argument("--pixels", type=int, help="edge of every picture")
     parser.add_argument("--latency", default="0")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ledger", type=Path)
@@ -364,6 +381,7 @@ async def _main() -> None:
         fake = FakeGemini(
             port=arguments.port,
             picture_bytes=arguments.picture_bytes,
+            pixels=(arguments.pixels, arguments.pixels) if arguments.pixels else None,
             latency=latency_of(arguments.latency, arguments.seed),
             ledger=ledger,
         )

@@ -43,6 +43,8 @@ class Call:
     arrived: float
     path: str
     key: str
+    caller: str = ""
+    """The name in the address that was called."""
     model: str = ""
     prompt: str = ""
     images: int = 0

@@ -1,0 +1,71 @@
+"""``make soak [SCENARIO=1,2] [SEED=n] [LONG=1] [TWIN=name]``: the scenarios, each with its figures, its seed and its n."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from postgres_server import private_postgres
+
+from soak.report import Report
+from soak.scenarios import SCENARIOS
+from soak.stage import CheckFailedError, Ground
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make soak", description="Faults on the real product.")
+    parser.add_argument("--scenario", default="", help="numbers, commas between; none: all")
+    parser.add_argument("--seed", type=int, help="repeat a run; none: another one each time")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--long", dest="size", action="store_const", const="long", default="", help="1,000 kills and 100 freezes"
+    )
+    size.add_argument("--short", dest="size", action="store_const", const="short", help="as in make test")
+    parser.add_argument("--keep", type=Path, help="a folder for logs and recordings, kept")
+    arguments = parser.parse_args()
+    names = [name for name in arguments.scenario.split(",") if name] or list(SCENARIOS)
+    unknown = [name for name in names if name not in SCENARIOS]
+    if unknown:
+        parser.error(f"no scenario {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # so that everything is ended on the way out
+    seed = arguments.seed if arguments.seed is not None else random.randrange(10_000)
+    folder = arguments.keep or Path(tempfile.mkdtemp(prefix="nanobatch-soak-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with private_postgres(durable=True) as postgres:
+            broken = [name for name in names if not _ran(name, Ground(postgres, folder, seed), arguments.size)]
+    finally:
+        if not arguments.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    print(
+        f"\n{len(names) - len(broken)} of {len(names)} scenarios hold"
+        + (f"; broken: {', '.join(broken)}" if broken else "")
+    )
+    return 1 if broken else 0
+
+
+def _ran(name: str, ground: Ground, size: str) -> bool:
+    scenario = SCENARIOS[name]
+    print(f"\n{name}. {scenario.title} (seed {ground.seed})", flush=True)
+    started = time.monotonic()
+    try:
+        report = asyncio.run(scenario(ground, size))
+    except CheckFailedError as error:
+        report = Report(error.lines, ["the checker found a broken invariant"])
+    except (TimeoutError, RuntimeError, AssertionError) as error:
+        report = Report([f"BROKEN {type(error).__name__}: {error}"], [str(error)])
+    for line in report.lines:
+        print(f"   {line}")
+    print(f"   {'HOLDS' if not report.flaws else 'BROKEN'} after {time.monotonic() - started:.0f} s", flush=True)
+    return not report.flaws
+
+
+if __name__ == "__main__":
+    sys.exit(main())

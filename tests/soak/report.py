@@ -1,0 +1,26 @@
+"""What a scenario says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Report:
+    """Lines to print, and what was not as promised."""
+
+    lines: list[str] = field(default_factory=list)
+    flaws: list[str] = field(default_factory=list)
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def hold(self, promise: str, *, kept: bool) -> None:
+        """Note a promise with what was measured, and whether it was kept."""
+        self.lines.append(f"{'ok    ' if kept else 'BROKEN'} {promise}")
+        if not kept:
+            self.flaws.append(promise)
+
+    def none_of(self, n: int, what: str) -> None:
+        """Nothing went wrong in ``n`` trials: say how little that shows (rule of three, 95 %)."""
+        self.lines.append(f"note   n = {n} {what}: none lost shows less than {3 / max(n, 1):.2%} for each")

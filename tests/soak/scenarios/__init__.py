@@ -1,0 +1,74 @@
+"""The scenarios by number; what each does stands in its module."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from soak.report import Report
+from soak.scenarios import edges, outages, stops, workers
+from soak.stage import Ground
+
+Run = Callable[..., Awaitable[Report]]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A scenario, with its sizes where time is short (``make test``) and where there is much."""
+
+    title: str
+    run: Run
+    short: dict[str, Any] = field(default_factory=dict)
+    long: dict[str, Any] = field(default_factory=dict)
+
+    async def __call__(self, ground: Ground, size: str = "") -> Report:
+        """Run it in its ordinary size, ``short`` or ``long``."""
+        return await self.run(ground, **{"": {}, "short": self.short, "long": self.long}[size])
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "1": Scenario(
+        "kill -9 of a generator",
+        workers.kills,
+        {"kills": 8, "results": 120},
+        {"kills": 1000, "results": 10_000},
+    ),
+    "2": Scenario(
+        "a generator frozen past its leases",
+        workers.freezes,
+        {"freezes": 4, "results": 160},
+        {"freezes": 100, "results": 4000},
+    ),
+    "3": Scenario("lost acknowledgements", workers.lost_answers, {"results": 100}, {"results": 2000}),
+    "6": Scenario(
+        "PostgreSQL restarts",
+        outages.postgres_restarts,
+        {"results": 100, "restarts": 1, "terminating": 3, "down": 0},
+    ),
+    "8": Scenario(
+        "a death at every boundary",
+        edges.boundaries,
+        {"names": edges.FIVE, "hits": (1, 8)},
+    ),
+    "9": Scenario("rolling restarts", stops.rolling_restarts, {"results": 100, "rounds": 1}),
+    "10": Scenario(
+        "a gateway is killed",
+        stops.gateway_kills,
+        {"results": 60, "kills": 3, "watchers": 10},
+    ),
+    "12": Scenario(
+        "Redis vanishes",
+        outages.redis_gone,
+        {"results": 60, "flushes": 3, "hang": 2, "down": 1},
+    ),
+    "16": Scenario("calls that hang", edges.hung_calls, {"results": 40}),
+    "18": Scenario("calls accepted, then cut", edges.cut_after_acceptance, {"results": 40}),
+    "21": Scenario("a blocked loop", edges.blocked_loop, {"results": 100, "every": 25}),
+    "all": Scenario(
+        "kills, freezes, lost answers, a restart, FLUSHALL",
+        workers.everything,
+        {"kills": 8, "freezes": 2, "results": 200},
+        {"kills": 1000, "freezes": 100, "results": 10_000},
+    ),
+}

@@ -1,0 +1,155 @@
+"""Scenarios 1, 2, 3 and all of them together: generators killed and frozen, answers lost."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from soak.report import Report
+from soak.stage import Generator, Ground, Setup, Stage, stage
+from soak.wires import LostAnswers, LostCommits
+
+FREEZE = 1.8
+"""Times the lease."""
+
+
+async def kills(ground: Ground, *, kills: int = 50, results: int = 1000) -> Report:
+    """SIGKILL one of three generators, again and again, and start a new one in its place."""
+    report = Report()
+    async with stage(ground, Setup()) as on:
+        await create(on, results)
+        async for _ in on.over_the_run(kills, results):
+            victim = await victim_with_work(on)
+            victim.kill()
+            victim.start()
+        await on.ended(within=120 + results / 5)
+        for line in on.verdict(results=results):
+            report.say(line)
+    report.none_of(kills, "kills")
+    return report
+
+
+async def freezes(ground: Ground, *, freezes: int = 10, results: int = 400) -> Report:
+    """SIGSTOP a generator for 1.8 leases; what it held is done elsewhere, and nothing that it says late may count."""
+    report = Report()
+    # Slow enough that the others leave something to freeze for: a freeze lasts for 1.8 leases.
+    async with stage(ground, Setup(slots=4, latency="uniform:1:2")) as on:
+        await create(on, results)
+        async for _ in on.over_the_run(freezes, results):
+            victim = await victim_with_work(on)
+            await victim.freeze(FREEZE * on.setup.lease_seconds)
+        await on.ended(within=120 + results / 5)
+        for line in on.verdict(results=results):
+            report.say(line)
+        refused = sum(on.log_of(f"g{one.number}").count("lease.lost") for one in on.generators)
+        report.hold(f"late writes of frozen generators were refused: {refused} leases lost", kept=refused > 0)
+    report.none_of(freezes, "freezes")
+    return report
+
+
+async def lost_answers(ground: Ground, *, results: int = 400, share: float = 0.1) -> Report:
+    """Lose the answer to a tenth of all COMMITs, and of all answers to uploads, leases and creations."""
+    report = Report()
+    setup = Setup(proxies=frozenset({"database", "storage", "gateway"}))
+    async with stage(ground, setup) as on:
+        lose(on, share)
+        # A creation whose every answer is lost at the one gateway is repeated at the other: still one execution.
+        on.proxies["gateway"].listen(LostAnswers.losing(1.0, ground.seed + 2, answer_bytes=1))
+        await create(on, results)
+        on.proxies["gateway"].listen(LostAnswers.losing(share / 5, ground.seed + 3, answer_bytes=100))
+        await on.ended(within=120 + results / 2)
+        quiet(on)
+        lost = {hop: proxy.lost_answers for hop, proxy in on.proxies.items()}
+        for line in on.verdict(results=results, extra_calls_allowed=False):
+            report.say(line)
+        report.hold(
+            f"answers were lost: {lost}",
+            kept=min(lost["database"], lost["storage"]) >= results * share / 4 and lost["gateway"] > 0,
+        )
+        report.none_of(sum(lost.values()), "lost answers")
+    return report
+
+
+async def everything(ground: Ground, *, kills: int = 50, freezes: int = 10, results: int = 1000) -> Report:
+    """Kills of any process, freezes, lost answers, a restart of PostgreSQL and FLUSHALL, in one run."""
+    report = Report()
+    async with stage(ground, Setup(proxies=frozenset({"database", "storage"}))) as on:
+        lose(on, 0.01)
+        await create(on, results)
+        plan = ["kill"] * kills + ["freeze"] * freezes + ["restart", "flush", "flush"]
+        on.random.shuffle(plan)
+        frozen: list[asyncio.Task[None]] = []
+        step = 0
+        async for _ in on.over_the_run(len(plan), results):
+            await act(on, plan[step], frozen)
+            step += 1
+        await asyncio.gather(*frozen)
+        await on.ended(within=180 + results / 4)
+        quiet(on)
+        for line in on.verdict(results=results):
+            report.say(line)
+        report.say(f"note   lost answers {[(hop, proxy.lost_answers) for hop, proxy in on.proxies.items()]}")
+    report.none_of(kills + freezes, "kills and freezes")
+    return report
+
+
+async def act(on: Stage, deed: str, frozen: list[asyncio.Task[None]]) -> None:
+    """Do one of the plan's deeds. One process in ten that is killed is storage or a gateway."""
+    match deed:
+        case "kill":
+            dice = on.random.random()
+            if dice < 0.05:
+                on.note("storage-kill")
+                on.storages[0].kill()
+                on.storages[0].wait()
+                on.storages[0] = on.start_storage(0)
+            elif dice < 0.1:
+                number = on.random.randrange(len(on.gateways))
+                on.note("gateway-kill")
+                on.gateways[number].kill()
+                on.gateways[number].wait()
+                on.gateways[number] = on.start_gateway(number)
+            else:
+                victim = await victim_with_work(on)
+                victim.kill()
+                victim.start()
+        case "freeze":
+            victim = await victim_with_work(on)
+            frozen.append(asyncio.create_task(victim.freeze(FREEZE * on.setup.lease_seconds)))
+        case "restart":
+            on.note("restart")
+            on.ground.postgres.stop(signal.SIGQUIT)
+            on.ground.postgres.start()
+        case _:
+            on.note("flush")
+            on.redis.run("FLUSHALL")
+
+
+async def create(on: Stage, results: int) -> None:
+    """Create executions of a hundred, and wait until calls are out."""
+    for start in range(0, results, 100):
+        await on.create(min(100, results - start))
+    await on.when(lambda: on.final() > 0)
+
+
+async def victim_with_work(on: Stage) -> Generator:
+    """Choose a generator that is running and has been for long enough to have work."""
+    await asyncio.sleep(0)
+    await on.when(lambda: any(awake(one) for one in on.generators))
+    return on.random.choice([one for one in on.generators if awake(one)])
+
+
+def awake(one: Generator) -> bool:
+    return one.process is not None and one.process.poll() is None and one.is_busy()
+
+
+def lose(on: Stage, share: float) -> None:
+    seed = on.ground.seed
+    on.proxies["database"].listen(LostCommits.losing(share, seed))
+    on.proxies["storage"].listen(LostAnswers.losing(share, seed + 1))
+
+
+def quiet(on: Stage) -> None:
+    """Let everything through again."""
+    for proxy in on.proxies.values():
+        proxy.listen(None)
