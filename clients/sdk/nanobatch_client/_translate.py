@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from nanobatch.gateway.v1 import execution_pb2, execution_service_pb2, image_pb2, model_pb2
+from nanobatch.gateway.v1 import account_pb2, execution_pb2, execution_service_pb2, image_pb2, model_pb2
 from nanobatch_client import models
 
 E = TypeVar("E", bound=Enum)
@@ -37,6 +37,32 @@ def _duration(message: Message, field: str) -> timedelta | None:
         return None
     duration: Duration = getattr(message, field)
     return duration.ToTimedelta()
+
+
+def user(message: account_pb2.User) -> models.User:
+    """A user."""
+    return models.User(
+        id=message.id,
+        name=message.name,
+        role=_enum(models.Role, account_pb2.Role.Name, message.role, "ROLE_"),
+        disabled=message.disabled,
+        daily_cap_micros=message.daily_cap_micros if message.HasField("daily_cap_micros") else None,
+        create_time=_time(message, "create_time"),
+    )
+
+
+def token(message: account_pb2.Token) -> models.Token:
+    """What is known of a token."""
+    return models.Token(
+        id=message.id,
+        user_id=message.user_id,
+        name=message.name,
+        prefix=message.prefix,
+        create_time=_time(message, "create_time"),
+        expire_time=_time(message, "expire_time"),
+        revoke_time=_time(message, "revoke_time"),
+        last_use_time=_time(message, "last_use_time"),
+    )
 
 
 def stats(message: execution_pb2.ExecutionStats) -> models.Stats:

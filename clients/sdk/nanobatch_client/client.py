@@ -16,6 +16,7 @@ from nanobatch.gateway.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from nanobatch.gateway.v1.image_service_pb2_grpc import ImageServiceStub
 from nanobatch.gateway.v1.model_service_pb2_grpc import ModelServiceStub
 from nanobatch_client import _pictures, _translate
+from nanobatch_client._accounts import AccountCalls
 from nanobatch_client._pictures import PictureSource
 from nanobatch_client._transport import Transport
 from nanobatch_client._watch import watch
@@ -50,7 +51,7 @@ Reference: TypeAlias = "PictureSource | Image"
 _PAGE = 50
 
 
-class Client:
+class Client(AccountCalls):
     """A connection to one gateway, to be entered before use and left after it.
 
     Reads, and creations (which carry a ``request_id``), are tried again while the server is unavailable; nothing else

@@ -384,3 +384,56 @@ class KeyCheck:
     valid: bool
     model_available: bool
     message: str = ""
+
+
+class Role(Enum):
+    """What a user may do; UNSPECIFIED also stands for a role that this version of the SDK does not know."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    CLIENT = "CLIENT"
+    ADMIN = "ADMIN"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who calls the API."""
+
+    id: str
+    name: str
+    role: Role
+    disabled: bool = False
+    daily_cap_micros: int | None = None
+    """Most that may be spent for them in a day; None: no limit."""
+    create_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What is known of a bearer token; not the token."""
+
+    id: str
+    user_id: str
+    name: str
+    prefix: str
+    """Its first characters, to tell tokens apart."""
+    create_time: datetime | None = None
+    expire_time: datetime | None = None
+    revoke_time: datetime | None = None
+    last_use_time: datetime | None = None
+    """To a minute or two."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedToken:
+    """A new token; ``secret`` is the token itself."""
+
+    token: Token
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """In whose name calls are made, and the token that says so; None where the server asks for none."""
+
+    user: User
+    token: Token | None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from nanobatch_gateway.domain import LOCAL_CALLER, Caller
 from nanobatch_runtime.errors import UnauthenticatedError
@@ -14,8 +14,10 @@ from nanobatch_runtime.errors import UnauthenticatedError
 class Rule(Enum):
     """What a method asks of its caller."""
 
-    OPEN = "anybody may call it, and it needs no storage"
+    OPEN = "anybody may call it, without a token: it tells nothing"
+    CATALOGUE = "any user may call it, and it needs no storage of its own"
     USER = "any user may call it"
+    ADMIN = "admins may call it"
 
 
 _PACKAGE = "/nanobatch.gateway.v1."
@@ -34,29 +36,45 @@ _EXECUTIONS = (
     "GetResult",
 )
 
+_OWN_ACCOUNT = ("WhoAmI", "CreateToken", "ListTokens", "RevokeToken")
+_ALL_ACCOUNTS = ("CreateUser", "ListUsers", "UpdateUser")
+
 RULES: Mapping[str, Rule] = {
     **{f"{_PACKAGE}ExecutionService/{name}": Rule.USER for name in _EXECUTIONS},
     **{f"{_PACKAGE}ImageService/{name}": Rule.USER for name in ("UploadImage", "GetImage", "DownloadImage")},
-    f"{_PACKAGE}ModelService/ListModels": Rule.OPEN,
+    f"{_PACKAGE}ModelService/ListModels": Rule.CATALOGUE,
     f"{_PACKAGE}ModelService/CheckApiKey": Rule.USER,
+    **{f"{_PACKAGE}AccountService/{name}": Rule.USER for name in _OWN_ACCOUNT},
+    **{f"{_PACKAGE}AccountService/{name}": Rule.ADMIN for name in _ALL_ACCOUNTS},
     **{f"/grpc.health.v1.Health/{name}": Rule.OPEN for name in ("Check", "List", "Watch")},
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Rule.OPEN,
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Rule.CATALOGUE,
 }
 """By full method name. Denied by default: a new method is dead until somebody decides here."""
+
+
+Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
+"""What a client sent along: keys in lower case, in the order of the wire, repeated ones too."""
 
 
 class Authenticator(Protocol):
     """Finds out who is calling."""
 
-    async def authenticate(self, metadata: Mapping[str, str]) -> Caller:
-        """Return the caller that the request's metadata prove. Raises UnauthenticatedError."""
+    @property
+    def lasting(self) -> bool:
+        """Whether a caller who was let in stays so; otherwise long streams ask again."""
+        ...
+
+    async def authenticate(self, metadata: Metadata) -> Caller:
+        """Return the caller that the request's metadata prove. Raises UnauthenticatedError, StorageUnavailableError."""
         ...
 
 
 class LocalAuthenticator:
     """``NANOBATCH_AUTH=local``: whoever reaches the loopback port is the one local admin."""
 
-    async def authenticate(self, metadata: Mapping[str, str]) -> Caller:  # noqa: ARG002  # the port's signature
+    lasting = True
+
+    async def authenticate(self, metadata: Metadata) -> Caller:  # noqa: ARG002  # the port's signature
         """See :class:`Authenticator`; the metadata are not looked at."""
         return LOCAL_CALLER
 

@@ -32,7 +32,7 @@ class ResumeExecution:
         key = None
         if api_key:
             stored = await self._executions.get(caller, draft.execution_id)
-            key = _sealed(self._keys, caller, stored, api_key)
+            key = _sealed(self._keys, stored, api_key)
         return await self._controls.resume(caller, draft.execution_id, key=key, max_cost_micros=draft.max_cost_micros)
 
 
@@ -58,7 +58,7 @@ class RetryExecution:
         stored = await self._executions.get(caller, draft.execution_id) if api_key or draft.edits else None
         _edits(found, draft, stored)
         found.raise_any()
-        key = _sealed(self._keys, caller, stored, api_key) if stored and api_key else None
+        key = _sealed(self._keys, stored, api_key) if stored and api_key else None
         content: dict[str, object] = {
             "execution": draft.execution_id,
             "results": sorted(set(draft.result_ids)),
@@ -84,12 +84,12 @@ def _new_key(found: Violations, api_key: str | None, credential_id: str | None) 
     return found.api_key("api_key", api_key)
 
 
-def _sealed(keys: Keys, caller: Caller, stored: StoredExecution, api_key: str) -> SealedKey | None:
-    """Seal the key, unless the model needs none: then it is dropped, as at creation."""
+def _sealed(keys: Keys, stored: StoredExecution, api_key: str) -> SealedKey | None:
+    """Seal the key for the execution's owner, whoever gives it. A model that needs none drops it, as at creation."""
     model = find_model(stored.model)
     if model is not None and not model.needs_key:
         return None
-    return keys.seal(caller, stored.provider, api_key)
+    return keys.seal(stored.user_id, stored.provider, api_key)
 
 
 def _results(found: Violations, draft: RetryDraft) -> None:

@@ -26,7 +26,7 @@ class CreateExecution:
         """Return the stored execution. Raises InvalidRequestError with every violation, and stores nothing then."""
         request = await self._validator.validate(draft, caller)
         provider = request.model.provider
-        key = self._keys.seal(caller, provider, request.api_key) if request.api_key else None
+        key = self._keys.seal(caller.user_id, provider, request.api_key) if request.api_key else None
         mark = key.fingerprint if key else self._keys.fingerprint(provider, "")
         new = NewExecution(
             request=request,

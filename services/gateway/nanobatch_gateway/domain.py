@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Any, TypeAlias
 
 from nanobatch_catalog import Model
 from nanobatch_runtime.errors import (
+    FailedPreconditionError,
     FieldViolation,
     InvalidArgumentError,
     NotFoundError,
     OutOfRangeError,
+    PermissionDeniedError,
     ResourceExhaustedError,
+    UnauthenticatedError,
     UnavailableError,
 )
 from nanobatch_runtime.keyring import Sealed
@@ -58,10 +61,14 @@ class Caller:
     user_id: str
     admin: bool
     name: str = ""
+    token_id: str = ""
 
 
 LOCAL_CALLER = Caller("00000000-0000-4000-8000-000000000001", admin=True, name="local")
 """The one user of ``NANOBATCH_AUTH=local``."""
+
+FIRST_ADMIN = Caller(LOCAL_CALLER.user_id, admin=True, name="admin")
+"""Whom ``NANOBATCH_ADMIN_TOKEN`` makes: the same user, so that what was made without a login stays theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +196,7 @@ class StoredExecution:
     revision: int
     model: str
     provider: str
+    user_id: str
     prompt_prefix: str
     prompt_suffix: str
 
@@ -276,6 +284,82 @@ class KeyVerdict:
     valid: bool
     model_available: bool
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Whose token it is, and how long it will still work (None: for ever)."""
+
+    caller: Caller
+    remaining: timedelta | None
+
+
+Digest: TypeAlias = tuple[bytes, str]
+"""What is stored of a token: its SHA-256, and its first characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewUser:
+    """A user as it came in, unchecked; the role is a number of ``nanobatch.gateway.v1.Role``."""
+
+    name: str
+    role: int = 0
+    daily_cap_micros: int | None = None
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UserChange:
+    """A change of a user as it came in, unchecked: what ``mask`` names gets the value here."""
+
+    user_id: str
+    mask: tuple[str, ...]
+    name: str = ""
+    role: int = 0
+    disabled: bool = False
+    daily_cap_micros: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token as it came in, unchecked; an empty user id is the caller's."""
+
+    user_id: str = ""
+    name: str = ""
+    expire_time: datetime | None = None
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedToken:
+    """What is kept of a new token, and the token."""
+
+    token: Message
+    secret: str = field(repr=False)
+
+
+class TokenMissingError(UnauthenticatedError):
+    """No token came."""
+
+    reason = "TOKEN_MISSING"
+
+
+class TokenMalformedError(UnauthenticatedError):
+    """What came is no token; nobody was asked about it."""
+
+    reason = "TOKEN_MALFORMED"
+
+
+class AdminOnlyError(PermissionDeniedError):
+    """The caller is known, and no admin."""
+
+    reason = "ADMIN_ONLY"
+
+
+class AdminTokenTakenError(FailedPreconditionError):
+    """NANOBATCH_ADMIN_TOKEN is the token of a user."""
+
+    reason = "ADMIN_TOKEN_TAKEN"
 
 
 class InvalidRequestError(InvalidArgumentError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nanobatch_gateway.domain import Caller, SealedKey
+from nanobatch_gateway.domain import SealedKey
 from nanobatch_runtime.ids import new_id
 from nanobatch_runtime.keyring import Identity, Keyring, fingerprint
 
@@ -17,10 +17,10 @@ class Keys:
         self._keyring = keyring
         self._secret = secret
 
-    def seal(self, caller: Caller, provider: str, api_key: str) -> SealedKey:
-        """Return the key encrypted for the caller under a new credential id."""
+    def seal(self, user_id: str, provider: str, api_key: str) -> SealedKey:
+        """Return the key encrypted for the user whose execution will use it, under a new credential id."""
         credential_id = new_id()
-        identity = Identity("provider-key", caller.user_id, credential_id)
+        identity = Identity("provider-key", user_id, credential_id)
         return SealedKey(credential_id, self._keyring.seal(api_key, identity), self.fingerprint(provider, api_key))
 
     def fingerprint(self, provider: str, api_key: str) -> str:

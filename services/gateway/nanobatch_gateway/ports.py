@@ -16,16 +16,21 @@ from typing import Protocol
 
 from nanobatch_gateway.domain import (
     Caller,
+    Digest,
     KeyVerdict,
     Message,
     NewExecution,
+    NewToken,
+    NewUser,
     Page,
     Picture,
     PromptEdit,
     SealedKey,
+    Session,
     StoredExecution,
     Update,
     UploadKind,
+    UserChange,
 )
 from nanobatch_runtime.keyring import Sealed
 
@@ -125,8 +130,59 @@ class Accounts(Protocol):
         """Make sure that the user exists."""
         ...
 
+    async def ensure_first_admin(self, caller: Caller, digest: Digest | None) -> bool:
+        """Make the digest the one operator's token of the caller (None: there is none); say whether anybody can log in.
+
+        Raises AdminTokenTakenError.
+        """
+        ...
+
+    async def who_am_i(self, caller: Caller) -> tuple[Message, Message | None]:
+        """Return the user, and the token that was used."""
+        ...
+
     async def ensure_secret(self, name: str, proposal: Sealed) -> Sealed:
         """Store the proposal unless there is a secret of that name, and return the stored one."""
+        ...
+
+
+class Sessions(Protocol):
+    """What storage knows of tokens."""
+
+    async def open(self, sha256: bytes) -> Session:
+        """Return whose token it is; where it opens nothing, storage's answer is UNAUTHENTICATED."""
+        ...
+
+
+class Users(Protocol):
+    """Users, as admins manage them. Each answers with the user's message."""
+
+    async def create(self, caller: Caller, new: NewUser, *, request_hash: str) -> Message:
+        """Store one; a repeat returns the stored one."""
+        ...
+
+    async def list(self, caller: Caller, *, size: int, cursor: str) -> Page:
+        """Return a page, oldest first."""
+        ...
+
+    async def update(self, caller: Caller, change: UserChange) -> Message:
+        """Change what the mask names."""
+        ...
+
+
+class Tokens(Protocol):
+    """Tokens. Each answers with the token's message."""
+
+    async def create(self, caller: Caller, new: NewToken, *, owner: str, request_hash: str, digest: Digest) -> Message:
+        """Store a token of ``owner``."""
+        ...
+
+    async def list(self, caller: Caller, owner: str, *, size: int, cursor: str) -> Page:
+        """Return a page of those of ``owner``, oldest first."""
+        ...
+
+    async def revoke(self, caller: Caller, token_id: str) -> Message:
+        """Make it stop working."""
         ...
 
 

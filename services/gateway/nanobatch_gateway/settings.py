@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from datetime import timedelta
 from typing import Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from nanobatch_gateway import tokens
+from nanobatch_runtime.addresses import check_address, is_loopback
 from nanobatch_runtime.keyring import Keyring
 from nanobatch_runtime.redis import RedisSettings
-
-_HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:\[\]/]+):(?P<port>\d{1,5})")
-_MAX_PORT = 65_535
+from nanobatch_runtime.settings import TokenSetting
 
 
 class GatewaySettings(RedisSettings):
@@ -26,7 +24,11 @@ class GatewaySettings(RedisSettings):
     storage_target: str = Field("127.0.0.1:50053", validation_alias="NANOBATCH_STORAGE_TARGET")
     """Where storage is reached."""
     auth: Literal["local", "token"] = Field("local", validation_alias="NANOBATCH_AUTH")
-    """``local``: whoever reaches the port is the one local admin, so it must be a loopback port."""
+    """``local``: whoever reaches the port is the one local admin, so it must be a loopback port; ``token``: who shows one."""
+    admin_token: TokenSetting = Field(SecretStr(""), validation_alias="NANOBATCH_ADMIN_TOKEN")
+    """With ``token``: what opens the first admin's account; empty: nothing does."""
+    service_token: TokenSetting = Field(SecretStr(""), validation_alias="NANOBATCH_SERVICE_TOKEN")
+    """What is shown to generators and storage."""
     encryption_key: SecretStr = Field(validation_alias="ENCRYPTION_KEY")
     """64 hex characters, or several of them separated by commas; the first encrypts."""
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", validation_alias="NANOBATCH_LOG_LEVEL")
@@ -41,11 +43,12 @@ class GatewaySettings(RedisSettings):
     def _any_case(cls, value: object) -> object:
         return value.strip().lower() if isinstance(value, str) else value
 
-    @field_validator("auth")
+    @field_validator("admin_token")
     @classmethod
-    def _built(cls, value: str) -> str:
-        if value == "token":
-            message = "token is not supported yet; use local."
+    def _is_whole(cls, value: SecretStr) -> SecretStr:
+        text = value.get_secret_value()
+        if tokens.has_our_beginning(text) and not tokens.is_token(text):
+            message = "this looks like a token of nanobatch that was cut or mistyped."
             raise ValueError(message)
         return value
 
@@ -58,20 +61,14 @@ class GatewaySettings(RedisSettings):
     @field_validator("listen")
     @classmethod
     def _an_address(cls, value: str) -> str:
-        if value.startswith("unix:"):
-            return value
-        match = _HOST_AND_PORT.fullmatch(value)
-        if match is None or int(match["port"]) > _MAX_PORT:
-            message = "this is no address; write host:port, like 127.0.0.1:50051."
-            raise ValueError(message)
-        return value
+        return check_address(value)
 
     @model_validator(mode="after")
     def _local_stays_local(self) -> Self:
-        if self.auth == "local" and not _is_loopback(self.listen):
+        if self.auth == "local" and not is_loopback(self.listen):
             message = (
                 f"NANOBATCH_GATEWAY_GRPC: {self.listen} can be reached by others, and NANOBATCH_AUTH=local lets "
-                "everybody in; listen on 127.0.0.1."
+                "everybody in; listen on 127.0.0.1, or set NANOBATCH_AUTH=token."
             )
             raise ValueError(message)
         return self
@@ -85,15 +82,3 @@ class GatewaySettings(RedisSettings):
     def keyring(self) -> Keyring:
         """The master keys."""
         return Keyring.parse(self.encryption_key.get_secret_value())
-
-
-def _is_loopback(address: str) -> bool:
-    if address.startswith("unix:"):
-        return True
-    host = address.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # another name: nobody knows what it resolves to
-        return False

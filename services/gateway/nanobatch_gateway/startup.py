@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import structlog
 
-from nanobatch_gateway.domain import Caller, StartingError
+from nanobatch_gateway.domain import AdminTokenTakenError, StartingError
 from nanobatch_gateway.ports import Accounts
 from nanobatch_runtime.backoff import full_jitter
 from nanobatch_runtime.errors import NanobatchError
@@ -23,25 +24,29 @@ _LONGEST_WAIT = timedelta(seconds=2)
 
 
 class Startup:
-    """Makes sure that the local user and the shared secret exist. Until :meth:`run` has ended nobody is let in."""
+    """Makes sure that the first user and the shared secret exist. Until :meth:`run` has ended nobody is let in."""
 
-    def __init__(self, accounts: Accounts, keyring: Keyring, user: Caller) -> None:
-        """``user`` is who every call is made by in local mode."""
+    def __init__(self, accounts: Accounts, keyring: Keyring, first_user: Callable[[], Awaitable[None]]) -> None:
+        """``first_user`` makes sure that somebody can call; it may be called again and again."""
         self._accounts = accounts
         self._keyring = keyring
-        self._user = user
+        self._first_user = first_user
         self._secret: bytes | None = None
         self._trouble = "The gateway is waiting for storage to come up; try again in a moment."
 
     async def run(self) -> None:
-        """Try until it works. Raises only what no repeat can mend: the secret does not open with this ENCRYPTION_KEY."""
+        """Try until it works. Raises only what no repeat can mend: ENCRYPTION_KEY or NANOBATCH_ADMIN_TOKEN are wrong."""
         failures = 0
         while True:
             try:
-                await self._accounts.ensure_user(self._user)
+                await self._first_user()
                 self._secret = await self._shared_secret()
             except (UnknownKeyError, SealBrokenError) as error:
                 self._trouble = f"The gateway cannot start with its ENCRYPTION_KEY. {error.message}"
+                _log.error("gateway.cannot_start", reason=error.reason, message=error.message)  # no trace needed
+                raise
+            except AdminTokenTakenError as error:
+                self._trouble = "The gateway cannot start with its settings; its log says why."
                 _log.error("gateway.cannot_start", reason=error.reason, message=error.message)  # no trace needed
                 raise
             except NanobatchError as error:

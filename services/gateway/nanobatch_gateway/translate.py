@@ -230,6 +230,7 @@ def stored_execution(response: storage_pb2.GetExecutionResponse) -> StoredExecut
         revision=response.execution.revision,
         model=response.execution.model,
         provider=response.provider,
+        user_id=response.user_id,
         prompt_prefix=settings.prompt_prefix,
         prompt_suffix=settings.prompt_suffix,
     )

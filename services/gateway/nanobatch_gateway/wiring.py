@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,6 +15,8 @@ import grpc
 import structlog
 
 from nanobatch.gateway.v1 import (
+    account_service_pb2,
+    account_service_pb2_grpc,
     execution_service_pb2,
     execution_service_pb2_grpc,
     image_service_pb2,
@@ -21,6 +24,8 @@ from nanobatch.gateway.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
 )
+from nanobatch_gateway.accounts import ManageTokens, ManageUsers
+from nanobatch_gateway.adapters.accounts_grpc import GrpcAccounts, GrpcTokens, GrpcUsers
 from nanobatch_gateway.adapters.images_grpc import GrpcImages
 from nanobatch_gateway.adapters.pictures_checker import CheckedPictures
 from nanobatch_gateway.adapters.progress_grpc import (
@@ -30,18 +35,22 @@ from nanobatch_gateway.adapters.progress_grpc import (
     StorageChanges,
 )
 from nanobatch_gateway.adapters.signer_hmac import HmacPageTokens
-from nanobatch_gateway.adapters.store_grpc import GrpcAccounts, GrpcControls, GrpcExecutions, GrpcResults
-from nanobatch_gateway.auth import LocalAuthenticator
+from nanobatch_gateway.adapters.store_grpc import GrpcControls, GrpcExecutions, GrpcResults
+from nanobatch_gateway.auth import Authenticator, LocalAuthenticator
+from nanobatch_gateway.authenticate import TokenAuthenticator
 from nanobatch_gateway.check_key import CheckApiKey
 from nanobatch_gateway.control import ResumeExecution, RetryExecution
 from nanobatch_gateway.create import CreateExecution
 from nanobatch_gateway.domain import LOCAL_CALLER, MAX_UPLOAD_BYTES
 from nanobatch_gateway.estimate import EstimateCost
 from nanobatch_gateway.feed import WatchLimits
+from nanobatch_gateway.first_admin import EnsureFirstAdmin
 from nanobatch_gateway.keys import Keys
 from nanobatch_gateway.pages import ListExecutions, ListResults
 from nanobatch_gateway.ports import Pictures
+from nanobatch_gateway.servicers.accounts import AccountServicer
 from nanobatch_gateway.servicers.executions import ExecutionServicer, ExecutionUseCases
+from nanobatch_gateway.servicers.guard import RECHECK
 from nanobatch_gateway.servicers.images import ImageServicer
 from nanobatch_gateway.servicers.interceptor import AuthInterceptor
 from nanobatch_gateway.servicers.models import ModelServicer
@@ -61,7 +70,7 @@ _log = structlog.get_logger("nanobatch.gateway")
 
 SERVICE_NAMES = tuple(
     service.full_name
-    for module in (execution_service_pb2, image_service_pb2, model_service_pb2)
+    for module in (account_service_pb2, execution_service_pb2, image_service_pb2, model_service_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 )
 
@@ -98,6 +107,7 @@ async def open_app(
     watch_limits: WatchLimits | None = None,
     watch_lasting: timedelta | None = None,
     stall: timedelta = STALL_LIMIT,
+    recheck: timedelta = RECHECK,
     grace: timedelta = timedelta(seconds=5),
 ) -> AsyncIterator[App]:
     """Serve while the context is open. Raises UnavailableError (ADDRESS_IN_USE) where it cannot listen.
@@ -110,9 +120,9 @@ async def open_app(
     async with AsyncExitStack() as stack:
         storage, generator = storage_channel, generator_channel
         if storage is None:
-            storage = await stack.enter_async_context(open_channel(settings.storage_target))
+            storage = await stack.enter_async_context(open_channel(settings.storage_target, settings.service_token))
         if generator is None:
-            generator = await stack.enter_async_context(open_channel(settings.generator_target))
+            generator = await stack.enter_async_context(open_channel(settings.generator_target, settings.service_token))
         presence = await stack.enter_async_context(GeneratorPresence(generator).watching())
         if pictures is None:
             # Uploads are few: one child, started by the first of them.
@@ -122,17 +132,19 @@ async def open_app(
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="nanobatch-uploads-", ignore_cleanup_errors=True)))
 
         keyring = settings.keyring
-        startup = Startup(GrpcAccounts(storage), keyring, LOCAL_CALLER)
+        accounts = GrpcAccounts(storage)
+        authenticator, first_user = _door(settings, accounts)
+        startup = Startup(accounts, keyring, first_user)
         server = RpcServer(
             settings.listen,
             SERVICE_NAMES,
             reflect=True,
-            interceptors=[AuthInterceptor(LocalAuthenticator(), startup.require)],
+            interceptors=[AuthInterceptor(authenticator, startup.require, recheck=recheck)],
         )
         keys = Keys(keyring, startup.secret)
         executions, controls, results = GrpcExecutions(storage), GrpcControls(storage), GrpcResults(storage)
         images = GrpcImages(storage)
-        tokens = HmacPageTokens(keyring.derive("page-token"))
+        tokens, page_tokens = GrpcTokens(storage), HmacPageTokens(keyring.derive("page-token"))
         validator = Validator(images, clock)
         watch = WatchExecution(
             executions=executions,
@@ -149,14 +161,23 @@ async def open_app(
             estimate=EstimateCost(validator, executions, clock, window=settings.credential_window),
             resume=ResumeExecution(executions, controls, keys),
             retry=RetryExecution(executions, controls, keys),
-            list=ListExecutions(executions, tokens),
-            list_results=ListResults(results, tokens),
+            list=ListExecutions(executions, page_tokens),
+            list_results=ListResults(results, page_tokens),
             watch=watch,
             executions=executions,
             controls=controls,
             results=results,
         )
         check_key = CheckApiKey(validator, GeneratorKeyChecks(generator))
+        account_service_pb2_grpc.add_AccountServiceServicer_to_server(
+            AccountServicer(
+                accounts,
+                tokens,
+                manage_users=ManageUsers(GrpcUsers(storage), page_tokens),
+                manage_tokens=ManageTokens(tokens, page_tokens),
+            ),
+            server.server,
+        )
         execution_service_pb2_grpc.add_ExecutionServiceServicer_to_server(
             ExecutionServicer(use, stall=stall), server.server
         )
@@ -171,6 +192,14 @@ async def open_app(
         started = asyncio.create_task(_start(startup, server), name="gateway-startup")
         stack.push_async_callback(cancel, started)
         yield App(server, started)
+
+
+def _door(settings: GatewaySettings, accounts: GrpcAccounts) -> tuple[Authenticator, Callable[[], Awaitable[None]]]:
+    """Return who finds out who is calling, and what makes sure at the start that somebody can."""
+    if settings.auth == "local":
+        return LocalAuthenticator(), partial(accounts.ensure_user, LOCAL_CALLER)
+    token = settings.admin_token.get_secret_value()
+    return TokenAuthenticator(accounts, operators_token=token), EnsureFirstAdmin(accounts, token)
 
 
 async def _start(startup: Startup, server: RpcServer) -> None:

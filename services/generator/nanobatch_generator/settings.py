@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
+from nanobatch_runtime.addresses import check_address
 from nanobatch_runtime.keyring import Keyring
 from nanobatch_runtime.redis import RedisSettings
+from nanobatch_runtime.rpc.service_token import require_closed_door
+from nanobatch_runtime.settings import TokenSetting
 
 
 class GeneratorSettings(RedisSettings):
@@ -22,6 +26,8 @@ class GeneratorSettings(RedisSettings):
     """Calls to providers at a time."""
     encryption_key: SecretStr = Field(validation_alias="ENCRYPTION_KEY")
     """The key ring that opens provider keys."""
+    service_token: TokenSetting = Field(SecretStr(""), validation_alias="NANOBATCH_SERVICE_TOKEN")
+    """What services show each other; empty: nothing, and then only this machine may reach the port."""
     gemini_base_url: str = Field(default="", validation_alias="NANOBATCH_GEMINI_BASE_URL")
     """Address of the Gemini API; empty: Google's own."""
     sandbox_delay: float = Field(default=0.5, ge=0, le=60, validation_alias="NANOBATCH_SANDBOX_DELAY")
@@ -44,6 +50,16 @@ class GeneratorSettings(RedisSettings):
     def _is_a_ring(cls, value: SecretStr) -> SecretStr:
         Keyring.parse(value.get_secret_value())
         return value
+
+    @field_validator("listen")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        return check_address(value)
+
+    @model_validator(mode="after")
+    def _strangers_stay_out(self) -> Self:
+        require_closed_door("NANOBATCH_GENERATOR_GRPC", self.listen, self.service_token)
+        return self
 
     @property
     def keyring(self) -> Keyring:

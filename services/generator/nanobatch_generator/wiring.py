@@ -37,6 +37,7 @@ from nanobatch_runtime.lifecycle import cancel
 from nanobatch_runtime.pictures import PictureChecker
 from nanobatch_runtime.rpc.channel import open_channel
 from nanobatch_runtime.rpc.server import RpcServer
+from nanobatch_runtime.rpc.service_token import internal_door
 
 _log = structlog.get_logger("nanobatch.generator")
 
@@ -89,7 +90,7 @@ async def open_app(
     target = storage_target or settings.storage_target
     async with AsyncExitStack() as stack:
         if storage_channel is None:
-            storage_channel = await stack.enter_async_context(open_channel(target))
+            storage_channel = await stack.enter_async_context(open_channel(target, settings.service_token))
         if providers is None:
             providers = await stack.enter_async_context(
                 open_providers(
@@ -105,7 +106,7 @@ async def open_app(
 
         leases, changes = GrpcLeases(storage_channel), GrpcChanges(storage_channel)
         in_flight, latencies = InFlight(), Latencies(changes)
-        heartbeat = Heartbeat(GrpcLeaseExtender(target))
+        heartbeat = Heartbeat(GrpcLeaseExtender(target, settings.service_token))
         finish = Finish(leases, GrpcSink(storage_channel), pictures, spool)
         render = Render(
             leases=leases,
@@ -129,7 +130,7 @@ async def open_app(
         progress = Progress(
             changes=changes, messages=WatchMessages(), in_flight=in_flight, latencies=latencies, clock=SystemClock()
         )
-        server = RpcServer(settings.listen, [_SERVICE])
+        server = RpcServer(settings.listen, [_SERVICE], interceptors=internal_door(settings.service_token))
         add_GeneratorServiceServicer_to_server(GeneratorServicer(progress, providers), server.server)
         app = GeneratorApp(server, worker, progress, settings.drain)
 

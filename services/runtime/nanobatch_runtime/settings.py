@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_LEAST_CHARACTERS = 32
+
+
+def _is_token(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if text and len(text) < _LEAST_CHARACTERS:
+        message = f"a token needs at least {_LEAST_CHARACTERS} characters; make one with: openssl rand -hex 32"
+        raise ValueError(message)
+    if not text.isascii() or any(character.isspace() or not character.isprintable() for character in text):
+        message = "a token is made of ASCII letters, digits and signs, without spaces: it travels in a header."
+        raise ValueError(message)
+    return value
+
+
+TokenSetting = Annotated[SecretStr, AfterValidator(_is_token)]
+"""A secret that programs show as a bearer token; empty: none."""
 
 
 class SettingsError(Exception):

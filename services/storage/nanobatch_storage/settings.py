@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from nanobatch_runtime.addresses import check_address
 from nanobatch_runtime.redis import RedisSettings
+from nanobatch_runtime.rpc.service_token import require_closed_door
+from nanobatch_runtime.settings import TokenSetting
 
 
 def _sqlite_in(validated: dict[str, Any]) -> str:
@@ -37,6 +40,8 @@ class StorageSettings(RedisSettings):
     """How long a lease lasts without being renewed."""
     credential_window: int = Field(default=10, ge=1, le=1000, validation_alias="NANOBATCH_CREDENTIAL_WINDOW")
     """Calls in flight per key and model to begin with."""
+    service_token: TokenSetting = Field(SecretStr(""), validation_alias="NANOBATCH_SERVICE_TOKEN")
+    """What other services must show; empty: nothing, and then only this machine may reach the port."""
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", validation_alias="NANOBATCH_LOG_LEVEL")
     """How much is logged."""
 
@@ -68,6 +73,16 @@ class StorageSettings(RedisSettings):
             message = "only file:///folder is supported so far."
             raise ValueError(message)
         return value
+
+    @field_validator("listen")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        return check_address(value)
+
+    @model_validator(mode="after")
+    def _strangers_stay_out(self) -> Self:
+        require_closed_door("NANOBATCH_STORAGE_GRPC", self.listen, self.service_token)
+        return self
 
     @property
     def lease(self) -> timedelta:

@@ -24,6 +24,7 @@ from nanobatch_runtime.bus import Bus, MemoryBus, open_redis_bus
 from nanobatch_runtime.clock import Clock, SystemClock
 from nanobatch_runtime.lifecycle import LoopLag
 from nanobatch_runtime.rpc.server import RpcServer
+from nanobatch_runtime.rpc.service_token import internal_door
 from nanobatch_storage import migrate, sweep, topics
 from nanobatch_storage.adapters.accounts_sql import SqlAccounts
 from nanobatch_storage.adapters.blobs_obstore import open_blobs
@@ -112,7 +113,9 @@ async def open_app(
         passes = [*_tidying(images, blobs), *_queue_care(leases, ledger, bus), uses]
         await stack.enter_async_context(sweep.sweeping(passes))
 
-        server = RpcServer(address or settings.listen, SERVICE_NAMES)
+        server = RpcServer(
+            address or settings.listen, SERVICE_NAMES, interceptors=internal_door(settings.service_token)
+        )
         account_service_pb2_grpc.add_AccountServiceServicer_to_server(
             AccountServicer(SqlAccounts(database), SqlUsers(database), tokens), server.server
         )

@@ -115,6 +115,7 @@ class FakeStorage(
         self.users: dict[str, str] = {}
         self.images: dict[str, tuple[Any, bytes]] = {}
         self.foreign: set[str] = set()
+        self.owners: dict[str, str] = {}
         self.watches: list[int] = []
         self.open_watches = 0
         self.latency = storage_pb2.GetLatencyResponse()
@@ -145,9 +146,9 @@ class FakeStorage(
         stored = self.secrets["fingerprint"]
         return bytes.fromhex(self.keyring.open(_sealed(stored), Identity("secret", "", "fingerprint")))
 
-    def opened(self, credential: Any) -> str:
+    def opened(self, credential: Any, owner: str = LOCAL_USER) -> str:
         """Return the provider key as a generator would open it, having checked its fingerprint."""
-        key = self.keyring.open(_sealed(credential.key), Identity("provider-key", LOCAL_USER, credential.id))
+        key = self.keyring.open(_sealed(credential.key), Identity("provider-key", owner, credential.id))
         assert credential.fingerprint == fingerprint(self.secret(), "gemini", key)
         return key
 
@@ -184,7 +185,9 @@ class FakeStorage(
         execution = self._known(request)
         execution.revision = len(self.journals[execution.id].updates)
         provider = "sandbox" if execution.model == "sandbox" else "gemini"
-        return storage_pb2.GetExecutionResponse(execution=execution, provider=provider, has_key=True)
+        return storage_pb2.GetExecutionResponse(
+            execution=execution, provider=provider, has_key=True, user_id=self.owners.get(execution.id, LOCAL_USER)
+        )
 
     async def ListExecutions(self, request, context):
         self.asked.append(request)

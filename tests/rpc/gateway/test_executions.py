@@ -249,6 +249,17 @@ async def test_a_resume_brings_a_new_key_and_cap(world) -> None:
     assert not world.storage.asked[-1].HasField("max_cost_micros")
 
 
+@pytest.mark.parametrize("how", ["resume", "retry"])
+async def test_a_key_that_an_admin_gives_is_sealed_for_the_owner(world, how: str) -> None:
+    execution_id, owner = world.storage.new_execution(FLASH), new_id()
+    world.storage.owners[execution_id] = owner
+    if how == "resume":
+        await world.executions.ResumeExecution(pb.ResumeExecutionRequest(execution_id=execution_id, api_key=KEY))
+    else:
+        await world.executions.RetryExecution(pb.RetryExecutionRequest(execution_id=execution_id, api_key=KEY))
+    assert world.storage.opened(world.storage.asked[-1].credential, owner) == KEY
+
+
 async def test_cancelling_tells_what_is_still_out(world) -> None:
     execution_id = world.storage.new_execution()
     response = await world.executions.CancelExecution(pb.CancelExecutionRequest(execution_id=execution_id))

@@ -102,7 +102,7 @@ async def test_an_encryption_key_that_does_not_fit_ends_the_process_and_says_so(
 
 
 async def test_a_wrong_environment_is_told_without_a_trace(idle_world) -> None:
-    process = await start(idle_world, NANOBATCH_AUTH="token", ENCRYPTION_KEY="short")
+    process = await start(idle_world, NANOBATCH_AUTH="nobody", ENCRYPTION_KEY="short")
     try:
         assert process.stderr is not None
         text = (await process.stderr.read()).decode()

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
+import click
 import pytest
 import typer.main
 
@@ -285,7 +286,13 @@ def commands() -> dict[str, set[str]]:
     app = make_app()
     plugins.load(app, pytest.fail)
     group = typer.main.get_group(app)
-    return {name: {opt for each in command.params for opt in each.opts} for name, command in group.commands.items()}
+    return {name: options_of(command) for name, command in group.commands.items()}
+
+
+def options_of(command: click.Command) -> set[str]:
+    """Return the options of a command, or of all that are in a group."""
+    own = {opt for each in command.params for opt in [*each.opts, *each.secondary_opts]}
+    return own.union(*(options_of(each) for each in getattr(command, "commands", {}).values()))
 
 
 def spoken(page: Path) -> list[tuple[str, str]]:

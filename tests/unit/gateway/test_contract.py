@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from datetime import timedelta
+from types import ModuleType
 
 import pytest
 from google.protobuf import duration_pb2
 
-from nanobatch.gateway.v1 import execution_pb2, image_pb2
+from nanobatch.gateway.v1 import account_pb2, execution_pb2, image_pb2
 from nanobatch.gateway.v1 import execution_service_pb2 as pb
 from nanobatch_gateway import translate
+from nanobatch_gateway.accounts import LAST_ROLE
 from nanobatch_gateway.auth import RULES, Rule, current_caller
 from nanobatch_gateway.domain import Mode, UnknownPolicy, UploadKind
 from nanobatch_gateway.pages import LAST_STATE
@@ -32,27 +36,30 @@ def test_upload_kinds_and_result_states_have_the_numbers_of_the_contract() -> No
     assert UploadKind.REFERENCE == image_pb2.IMAGE_KIND_REFERENCE
     assert UploadKind.SOURCE == image_pb2.IMAGE_KIND_SOURCE
     assert max(execution_pb2.ResultState.values()) == LAST_STATE
+    assert max(account_pb2.Role.values()) == LAST_ROLE
 
 
-def test_every_method_of_the_contract_has_a_rule_and_only_the_catalogue_is_open() -> None:
-    from nanobatch.gateway.v1 import (  # noqa: PLC0415  # for this test alone
-        execution_service_pb2,
-        image_service_pb2,
-        model_service_pb2,
-    )
-
-    methods = {
-        f"/{service.full_name}/{method.name}"
-        for module in (execution_service_pb2, image_service_pb2, model_service_pb2)
-        for service in module.DESCRIPTOR.services_by_name.values()
-        for method in service.methods
-    }
+def test_every_method_of_the_contract_has_a_rule_and_none_is_open() -> None:
+    services = [service for name in modules() for service in name.DESCRIPTOR.services_by_name.values()]
+    methods = {f"/{service.full_name}/{method.name}" for service in services for method in service.methods}
     ours = {method for method in RULES if method.startswith("/nanobatch.")}
     assert ours == methods
-    assert {method for method in ours if RULES[method] is Rule.OPEN} == {
-        "/nanobatch.gateway.v1.ModelService/ListModels"
+    assert {service.full_name for service in services} == set(SERVICE_NAMES)
+    assert {method for method in RULES if RULES[method] is Rule.OPEN} == {
+        f"/grpc.health.v1.Health/{name}" for name in ("Check", "List", "Watch")
     }
-    assert len(SERVICE_NAMES) == 3
+    assert {method.rpartition("/")[2] for method in RULES if RULES[method] is Rule.ADMIN} == {
+        "CreateUser",
+        "ListUsers",
+        "UpdateUser",
+    }
+
+
+def modules() -> list[ModuleType]:
+    """Return every module of services in the public contract, found by its file."""
+    package = importlib.import_module("nanobatch.gateway.v1")
+    names = [each.name for each in pkgutil.iter_modules(package.__path__) if each.name.endswith("_service_pb2")]
+    return [importlib.import_module(f"nanobatch.gateway.v1.{name}") for name in names]
 
 
 def test_nobody_is_let_in_by_default() -> None:

@@ -5,14 +5,57 @@ from __future__ import annotations
 import pytest
 
 from nanobatch_gateway.settings import GatewaySettings
+from nanobatch_generator.settings import GeneratorSettings
 from nanobatch_runtime.settings import SettingsError, load
+from nanobatch_storage.settings import StorageSettings
 
 KEY = "0123456789abcdef" * 4
+
+LOOPBACK = [
+    "127.0.0.1:0",
+    "127.1.2.3:1",
+    "localhost:50051",
+    "LocalHost:50051",
+    "[::1]:50051",
+    "[0:0:0:0:0:0:0:1]:1",
+    "[::ffff:127.0.0.1]:1",
+    "unix:/tmp/s",
+]
+FOREIGN = [
+    "0.0.0.0:50051",
+    "[::]:50051",
+    "[0:0:0:0:0:0:0:0]:1",
+    "[::ffff:0.0.0.0]:1",
+    "[::ffff:10.0.0.1]:1",
+    "192.168.0.1:1",
+    "169.254.169.254:1",
+    "[fe80::1]:1",
+    "example.com:1",
+    "localhost.:1",
+    "localhost.example.com:1",
+    "127.0.0.1.example.com:1",
+    "127.1:1",
+    "0x7f000001:1",
+    "2130706433:1",
+    "0:1",
+    "*:1",
+]
+NO_ADDRESS = [
+    "nonsense",
+    ":50051",
+    "127.0.0.1:70000",
+    "127.0.0.1",
+    "dns:///127.0.0.1:1",
+    "ipv4:0.0.0.0:1",
+    "[::1%lo]:1",
+]
 
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for field in GatewaySettings.model_fields.values():
+    for field in [
+        field for kind in (GatewaySettings, GeneratorSettings, StorageSettings) for field in kind.model_fields.values()
+    ]:
         monkeypatch.delenv(str(field.validation_alias), raising=False)
     monkeypatch.setenv("ENCRYPTION_KEY", KEY)
 
@@ -26,17 +69,48 @@ def test_defaults_are_those_of_the_design() -> None:
     assert KEY not in repr(settings)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:0", "127.1.2.3:1", "localhost:50051", "[::1]:50051", "unix:/tmp/s"])
+@pytest.mark.parametrize("address", LOOPBACK)
 def test_local_mode_listens_on_loopback(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("NANOBATCH_GATEWAY_GRPC", address)
     assert load(GatewaySettings).listen == address
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0:50051", "[::]:50051", "192.168.0.1:1", "example.com:1"])
+@pytest.mark.parametrize("address", FOREIGN)
 def test_local_mode_is_refused_on_any_other_address(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("NANOBATCH_GATEWAY_GRPC", address)
     with pytest.raises(SettingsError, match=r"(?s)NANOBATCH_GATEWAY_GRPC.*NANOBATCH_AUTH=local"):
         load(GatewaySettings)
+    monkeypatch.setenv("NANOBATCH_AUTH", "token")
+    assert load(GatewaySettings).listen == address
+
+
+@pytest.mark.parametrize("address", NO_ADDRESS)
+@pytest.mark.parametrize("auth", ["local", "token"])
+def test_what_is_no_address_is_refused_in_every_mode(monkeypatch: pytest.MonkeyPatch, address: str, auth: str) -> None:
+    monkeypatch.setenv("NANOBATCH_GATEWAY_GRPC", address)
+    monkeypatch.setenv("NANOBATCH_AUTH", auth)
+    with pytest.raises(SettingsError, match=r"NANOBATCH_GATEWAY_GRPC: this is no address"):
+        load(GatewaySettings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "variable"),
+    [(StorageSettings, "NANOBATCH_STORAGE_GRPC"), (GeneratorSettings, "NANOBATCH_GENERATOR_GRPC")],
+)
+def test_an_internal_port_is_closed_to_strangers(monkeypatch: pytest.MonkeyPatch, kind, variable: str) -> None:
+    for address in LOOPBACK:
+        monkeypatch.setenv(variable, address)
+        assert load(kind).listen == address
+    for address in FOREIGN:
+        monkeypatch.setenv(variable, address)
+        monkeypatch.delenv("NANOBATCH_SERVICE_TOKEN", raising=False)
+        with pytest.raises(SettingsError, match=rf"{variable}: .*NANOBATCH_SERVICE_TOKEN") as caught:
+            load(kind)
+        assert "\n" not in str(caught.value)
+        monkeypatch.setenv("NANOBATCH_SERVICE_TOKEN", "s" * 32)
+        settings = load(kind)
+        assert settings.listen == address
+        assert "ssss" not in repr(settings)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +119,12 @@ def test_local_mode_is_refused_on_any_other_address(monkeypatch: pytest.MonkeyPa
         ("NANOBATCH_GATEWAY_GRPC", "nonsense", "host:port"),
         ("NANOBATCH_GATEWAY_GRPC", ":50051", "host:port"),
         ("NANOBATCH_GATEWAY_GRPC", "127.0.0.1:70000", "host:port"),
-        ("NANOBATCH_AUTH", "token", "not supported yet"),
+        ("NANOBATCH_ADMIN_TOKEN", "short", "32 characters"),
+        ("NANOBATCH_ADMIN_TOKEN", "x" * 31, "32 characters"),
+        ("NANOBATCH_ADMIN_TOKEN", "two words " * 5, "spaces"),
+        ("NANOBATCH_ADMIN_TOKEN", "nbt_" + "x" * 49, "mistyped"),
+        ("NANOBATCH_SERVICE_TOKEN", "short", "32 characters"),
+        ("NANOBATCH_SERVICE_TOKEN", "schlüssel" * 5, "ASCII"),
         ("NANOBATCH_AUTH", "none", "local"),
         ("ENCRYPTION_KEY", "", "ENCRYPTION_KEY is empty"),
         ("ENCRYPTION_KEY", "abc", "64 hex"),

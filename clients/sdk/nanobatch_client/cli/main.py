@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from nanobatch_client.cli import executions, models, pictures, plugins, run
+from nanobatch_client.cli import admin, executions, models, pictures, plugins, run
 from nanobatch_client.cli.output import Terminal
 
 _COMMANDS: dict[str, Callable[..., None]] = {
@@ -25,7 +25,9 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "delete": executions.delete,
     "models": models.models,
     "check-key": models.check_key,
+    "whoami": admin.whoami,
 }
+_GROUPS: dict[str, Callable[[], typer.Typer]] = {"admin": admin.make_app}
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001  # the shape of a typer callback
@@ -60,6 +62,8 @@ def make_app() -> typer.Typer:
     app.callback()(_top)
     for name, command in _COMMANDS.items():
         app.command(name)(command)
+    for name, make in _GROUPS.items():
+        app.add_typer(make(), name=name)
     return app
 
 
@@ -67,7 +71,7 @@ def main() -> None:
     """Run the command line."""
     app = make_app()
     # Plugins may be heavy, so they are loaded only where one of them, or the list of all commands, is wanted.
-    if sys.argv[1:2] == [] or sys.argv[1] not in _COMMANDS:
+    if sys.argv[1:2] == [] or sys.argv[1] not in _COMMANDS.keys() | _GROUPS.keys():
         plugins.load(app, Terminal().error)
     app()
 

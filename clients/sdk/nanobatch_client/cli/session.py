@@ -17,8 +17,6 @@ from nanobatch_client.cli.exits import ExitCode
 from nanobatch_client.cli.keys import KeyVariableError, named_key
 from nanobatch_client.cli.output import Terminal
 
-TOKEN_VARIABLE = "NANOBATCH_TOKEN"  # noqa: S105  # the name of a variable
-
 Target = Annotated[
     str,
     typer.Option(
@@ -50,7 +48,7 @@ class Session:
         """Do the work with an open client, and end the command with its code."""
 
         async def connected() -> ExitCode:
-            async with sdk.Client(self.target, token=os.environ.get(TOKEN_VARIABLE) or None) as client:
+            async with sdk.Client(self.target, token=os.environ.get(wording.TOKEN_VARIABLE) or None) as client:
                 return await work(client)
 
         # gRPC's own core writes notes of the connection's life to stderr, which is ours. Read when it is loaded.
@@ -79,8 +77,8 @@ class Session:
         return code
 
 
-def micros(dollars: str | None) -> int | None:
-    """Return an amount given in dollars, like ``2.50``, as micros."""
+def micros(dollars: str | None, option: str = "--max-cost") -> int | None:
+    """Return an amount given in dollars, like ``2.50``, as micros; a usage error names the option."""
     if dollars is None:
         return None
     try:
@@ -88,7 +86,7 @@ def micros(dollars: str | None) -> int | None:
     except InvalidOperation:
         amount = Decimal(-1)
     if not amount.is_finite() or amount < 0 or amount != int(amount):
-        raise typer.BadParameter(f"{dollars} is not an amount in dollars, like 2.50", param_hint="--max-cost")
+        raise typer.BadParameter(f"{dollars} is not an amount in dollars, like 2.50", param_hint=option)
     return int(amount)
 
 

@@ -7,12 +7,19 @@ import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from nanobatch_client.errors import InvalidRequestError, NanobatchError, UnreachableError, Violation
+from nanobatch_client.errors import (
+    InvalidRequestError,
+    NanobatchError,
+    UnauthenticatedError,
+    UnreachableError,
+    Violation,
+)
 from nanobatch_client.models import Execution, PauseReason, Result, Stats, Waiting, WaitReason
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 TARGET_VARIABLE = "NANOBATCH_GATEWAY_TARGET"
 KEY_VARIABLE = "GEMINI_API_KEY"
+TOKEN_VARIABLE = "NANOBATCH_TOKEN"  # noqa: S105  # the name of a variable
 
 _FIRST_WORDS = 40
 _PROMPT_FIELD = re.compile(r"\bprompts(?:_text)?\[(\d+)\]")
@@ -135,6 +142,8 @@ def problem(error: NanobatchError, target: str, prompts: Sequence[str] = ()) -> 
         lines = [error.message]
     if error.reason == "KEY_NEEDED" or any(bad.field.endswith("api_key") for bad in error.violations):
         lines.append(f"Give the key by the name of its environment variable: --api-key-env {KEY_VARIABLE}")
+    if isinstance(error, UnauthenticatedError):
+        lines.append(f"Commands send the token that stands in the environment variable {TOKEN_VARIABLE}.")
     if error.retry_after is not None:
         lines.append(f"Try again in {duration(error.retry_after)}.")
     return lines

@@ -8,11 +8,15 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import grpc
+import structlog
 
 from nanobatch_gateway.domain import StorageUnavailableError
 from nanobatch_runtime.errors import Kind, RemoteError
 from nanobatch_runtime.rpc import channel
 from nanobatch_runtime.rpc.channel import limit
+from nanobatch_runtime.rpc.service_token import ServiceTokenError
+
+_log = structlog.get_logger("nanobatch.gateway")
 
 T = TypeVar("T")
 
@@ -34,7 +38,10 @@ _TROUBLE = frozenset(
 
 
 def is_transport_trouble(error: RemoteError) -> bool:
-    """Say whether an error was made by gRPC on the way, and not by the service: then it has no details of ours."""
+    """Say whether an error was made on the way, and not by the service: it has no details of ours, or we were not let in."""
+    if error.reason == ServiceTokenError.reason:
+        _log.error("service_token.refused", message=error.message)
+        return True
     return error.kind in _TROUBLE and error.reason == error.kind.value and not error.metadata
 
 

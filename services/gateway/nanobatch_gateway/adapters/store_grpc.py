@@ -1,4 +1,4 @@
-"""Executions, results and accounts in storage, over gRPC."""
+"""Executions and results in storage, over gRPC."""
 
 from __future__ import annotations
 
@@ -8,16 +8,11 @@ from datetime import timedelta
 import grpc
 
 from nanobatch.gateway.v1 import execution_pb2, execution_service_pb2
-from nanobatch.storage.v1 import (
-    account_service_pb2,
-    account_service_pb2_grpc,
-    execution_service_pb2_grpc,
-)
 from nanobatch.storage.v1 import execution_service_pb2 as storage_pb2
+from nanobatch.storage.v1 import execution_service_pb2_grpc
 from nanobatch_gateway import translate
 from nanobatch_gateway.adapters.calls import ask_storage, limit
 from nanobatch_gateway.domain import Caller, Message, NewExecution, Page, PromptEdit, SealedKey, StoredExecution
-from nanobatch_runtime.keyring import Sealed
 
 _LATENCY_LIMIT = timedelta(seconds=2)
 """An estimate has a substitute for the history, so it does not wait long for it."""
@@ -142,22 +137,3 @@ class GrpcResults:
         )
         response = await ask_storage(self._stub.ListResults(request, timeout=limit()))
         return Page(response.results, response.next_cursor)
-
-
-class GrpcAccounts:
-    """See :class:`nanobatch_gateway.ports.Accounts`."""
-
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        """Take a channel to storage; it stays the caller's."""
-        self._stub = account_service_pb2_grpc.AccountServiceStub(channel)
-
-    async def ensure_user(self, caller: Caller) -> None:
-        """See :class:`nanobatch_gateway.ports.Accounts`."""
-        request = account_service_pb2.EnsureUserRequest(actor=translate.actor(caller), name=caller.name)
-        await ask_storage(self._stub.EnsureUser(request, timeout=limit()))
-
-    async def ensure_secret(self, name: str, proposal: Sealed) -> Sealed:
-        """See :class:`nanobatch_gateway.ports.Accounts`."""
-        request = account_service_pb2.EnsureSecretRequest(name=name, proposal=translate.encrypted_key(proposal))
-        response = await ask_storage(self._stub.EnsureSecret(request, timeout=limit()))
-        return translate.sealed_secret(response.value)

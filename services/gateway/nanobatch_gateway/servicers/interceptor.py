@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, TypeAlias
+from datetime import timedelta
+from typing import Any, TypeAlias
 
 import grpc
 
-from nanobatch_gateway.auth import RULES, Authenticator, Rule, set_caller
+from nanobatch_gateway.auth import RULES, Authenticator, Metadata, Rule, set_caller
+from nanobatch_gateway.domain import AdminOnlyError, Caller
+from nanobatch_gateway.servicers.guard import RECHECK, guarded
 from nanobatch_runtime.errors import NanobatchError, PermissionDeniedError
+from nanobatch_runtime.rpc.interceptors import refusing
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -16,10 +20,13 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 class AuthInterceptor(grpc.aio.ServerInterceptor):
     """Finds the rule of the called method and the caller, and notes the caller for the handler."""
 
-    def __init__(self, authenticator: Authenticator, require_ready: Callable[[], None]) -> None:
-        """``require_ready`` raises while the gateway cannot serve users yet."""
+    def __init__(
+        self, authenticator: Authenticator, require_ready: Callable[[], None], *, recheck: timedelta = RECHECK
+    ) -> None:
+        """``require_ready`` raises while the gateway cannot serve users yet; streams look again every ``recheck``."""
         self._authenticator = authenticator
         self._require_ready = require_ready
+        self._recheck = recheck
 
     async def intercept_service(
         self,
@@ -30,26 +37,35 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
+        metadata = tuple(handler_call_details.invocation_metadata or ())
         try:
-            await self._let_in(handler_call_details)
+            rule = _rule(str(handler_call_details.method))
+            if rule is Rule.OPEN:
+                return handler
+            caller = await self._let_in(rule, metadata)
         except NanobatchError as error:
-            return _refusal(error)
-        return handler
+            return refusing(error)
+        set_caller(caller)
+        if self._authenticator.lasting:
+            return handler
 
-    async def _let_in(self, details: grpc.HandlerCallDetails) -> None:
-        rule = RULES.get(str(details.method))
-        if rule is None:
-            raise PermissionDeniedError("Nobody may call this method.")
-        if rule is Rule.OPEN:
-            return
-        metadata = {str(key): str(value) for key, value in details.invocation_metadata or ()}
-        set_caller(await self._authenticator.authenticate(metadata))
-        self._require_ready()
+        async def still_welcome() -> None:
+            if await self._let_in(rule, metadata) != caller:
+                raise PermissionDeniedError("Your role was changed meanwhile; call again.")
+
+        return guarded(handler, still_welcome, self._recheck)
+
+    async def _let_in(self, rule: Rule, metadata: Metadata) -> Caller:
+        if rule is not Rule.CATALOGUE:
+            self._require_ready()
+        caller = await self._authenticator.authenticate(metadata)
+        if rule is Rule.ADMIN and not caller.admin:
+            raise AdminOnlyError("Only an admin may do this.")
+        return caller
 
 
-def _refusal(error: NanobatchError) -> Handler:
-    # A unary handler refuses calls of all four kinds: the error is raised inside, where it becomes a status.
-    async def refuse(_request: Any, _context: Any) -> NoReturn:
-        raise error
-
-    return grpc.unary_unary_rpc_method_handler(refuse)
+def _rule(method: str) -> Rule:
+    rule = RULES.get(method)
+    if rule is None:
+        raise PermissionDeniedError("Nobody may call this method.")
+    return rule

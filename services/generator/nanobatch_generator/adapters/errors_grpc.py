@@ -11,6 +11,7 @@ import grpc
 
 from nanobatch_generator.domain import LeaseLostError, StorageDownError
 from nanobatch_runtime.errors import Kind, NanobatchError
+from nanobatch_runtime.rpc.service_token import ServiceTokenError
 from nanobatch_runtime.rpc.status import from_rpc_error
 
 T = TypeVar("T")
@@ -24,7 +25,7 @@ def from_status(error: grpc.RpcError) -> NanobatchError:
     remote = from_rpc_error(error)
     if remote.reason == LeaseLostError.reason:
         return LeaseLostError(remote.message, metadata=remote.metadata)
-    if remote.kind in _DOWN:
+    if remote.kind in _DOWN or remote.reason == ServiceTokenError.reason:  # mended by a restart with the right token
         return StorageDownError(remote.message, metadata=remote.metadata, retry_after=remote.retry_after)
     return remote
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import grpc
+from pydantic import SecretStr
 
 from nanobatch.storage.v1 import lease_service_pb2 as pb
 from nanobatch.storage.v1.lease_service_pb2_grpc import LeaseServiceStub
@@ -23,6 +24,7 @@ from nanobatch_generator.translate import (
 from nanobatch_runtime.errors import RemoteError
 from nanobatch_runtime.rpc import options
 from nanobatch_runtime.rpc.channel import UNARY_LIMIT
+from nanobatch_runtime.rpc.service_token import NO_TOKEN, with_service_token
 
 _LIMIT = UNARY_LIMIT.total_seconds()
 # Told for the sake of pace alone: a finished picture must not wait for it.
@@ -88,11 +90,11 @@ def _ended(ended: EndedCall) -> pb.EndCallRequest:
 class GrpcLeaseExtender:
     """See :class:`nanobatch_generator.ports.LeaseExtender`; has a channel of its own, which it closes."""
 
-    def __init__(self, target: str) -> None:
-        """Connect to ``target`` when first used."""
+    def __init__(self, target: str, service_token: SecretStr = NO_TOKEN) -> None:
+        """Connect to ``target`` when first used; calls show the token."""
         # A subchannel pool of its own: sharing the loop's connection would let a stuck stream there hold up the heart.
         self._channel = grpc.insecure_channel(target, options=[*options.CHANNEL, ("grpc.use_local_subchannel_pool", 1)])
-        self._stub = LeaseServiceStub(self._channel)
+        self._stub = LeaseServiceStub(with_service_token(self._channel, service_token))
 
     def extend(self, refs: Sequence[LeaseRef], timeout: timedelta) -> list[LeaseRef]:
         """See the port."""

@@ -8,9 +8,11 @@ from datetime import timedelta
 from typing import TypeVar
 
 import grpc
+from pydantic import SecretStr
 
 from nanobatch_runtime.rpc import options
 from nanobatch_runtime.rpc.deadline import timeout_within
+from nanobatch_runtime.rpc.service_token import NO_TOKEN, with_service_token
 from nanobatch_runtime.rpc.status import from_rpc_error
 
 T = TypeVar("T")
@@ -20,10 +22,13 @@ UNARY_LIMIT = timedelta(seconds=20)
 
 
 @asynccontextmanager
-async def open_channel(target: str) -> AsyncIterator[grpc.aio.Channel]:
-    """Open a channel to ``dns:///host:port``, ``host:port`` or ``unix:/path``; it connects when first used."""
+async def open_channel(target: str, service_token: SecretStr = NO_TOKEN) -> AsyncIterator[grpc.aio.Channel]:
+    """Open a channel to ``dns:///host:port``, ``host:port`` or ``unix:/path``; it connects when first used.
+
+    Calls show ``service_token`` where one is given: only to our own services.
+    """
     async with grpc.aio.insecure_channel(target, options=options.CHANNEL) as channel:
-        yield channel
+        yield with_service_token(channel, service_token)
 
 
 async def call(pending: Awaitable[T]) -> T:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 import structlog
@@ -57,6 +57,16 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
         )
         return make_unary(_unary(inner, method), **codec)
+
+
+def refusing(error: NanobatchError) -> Handler:
+    """Return a handler that refuses a call of any kind; behind an :class:`ErrorInterceptor` it becomes a status."""
+
+    # A unary handler refuses calls of all four kinds.
+    async def refuse(_request: Any, _context: Any) -> NoReturn:
+        raise error
+
+    return grpc.unary_unary_rpc_method_handler(refuse)
 
 
 def _careful(deserialize: Callable[[bytes], Any] | None, *, in_a_stream: bool) -> Callable[[bytes], Any] | None:

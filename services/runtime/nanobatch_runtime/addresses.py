@@ -1,0 +1,39 @@
+"""Listen addresses: what is one, and who can reach it."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+_HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:\[\]/\s]+):(?P<port>\d{1,5})")
+_MAX_PORT = 65_535
+
+
+def check_address(value: str) -> str:
+    """Return a listen address as it is. Raises ValueError, with a sentence, for what is none."""
+    if value.startswith("unix:"):
+        return value
+    match = _HOST_AND_PORT.fullmatch(value)
+    if match is None or int(match["port"]) > _MAX_PORT:
+        message = "this is no address; write host:port, like 127.0.0.1:50051, or unix:/path."
+        raise ValueError(message)
+    return value
+
+
+def is_loopback(address: str) -> bool:
+    """Say whether only programs on this machine can reach a listen address.
+
+    Names other than ``localhost`` count as foreign: nobody knows what they resolve to tomorrow.
+    """
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    if host.lower() == "localhost":
+        return True
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped  # Python 3.11 calls ::ffff:127.0.0.1 no loopback, 3.13 does
+    return found.is_loopback
