@@ -87,6 +87,11 @@ def set_caller(caller: Caller) -> None:
     _caller.set(caller)
 
 
+def caller_if_known() -> Caller | None:
+    """Return who makes the current call; None where nobody was asked, or nobody let in."""
+    return _caller.get()
+
+
 def current_caller() -> Caller:
     """Return who makes the current call. Raises UnauthenticatedError where nobody was let in."""
     caller = _caller.get()

@@ -425,6 +425,18 @@ class ReaderTooSlowError(ResourceExhaustedError):
     reason = "READER_TOO_SLOW"
 
 
+class TooManyCallsError(ResourceExhaustedError):
+    """The user has called too often."""
+
+    reason = "TOO_MANY_CALLS"
+
+
+class TooManyWatchesError(ResourceExhaustedError):
+    """The user watches too much at a time."""
+
+    reason = "TOO_MANY_WATCHES"
+
+
 class WatcherTooSlowError(ResourceExhaustedError):
     """The watcher did not take an update in time; it may resume from the revision in the metadata."""
 

@@ -247,3 +247,25 @@ class PageTokens(Protocol):
     def open(self, scope: ListScope, token: str) -> str:
         """Return the cursor. Raises InvalidRequestError (``page_token``) for a token of another list, user or server."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What the shared counters say of themselves."""
+
+    gateways: int
+    """How many gateways have beaten in the last ten seconds."""
+    epoch: str
+    """Another one whenever the counters were emptied."""
+
+
+class Counters(Protocol):
+    """Counts that all gateways share. Answers in time or not at all; raises nothing."""
+
+    async def take(self, key: str, allowance: int) -> float | None:
+        """Count one of ``allowance`` a minute and return 0, or the seconds until there is room; None: no answer."""
+        ...
+
+    async def beat(self) -> Beat | None:
+        """Say that this gateway is there; None: no answer."""
+        ...

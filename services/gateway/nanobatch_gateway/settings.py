@@ -38,6 +38,17 @@ class GatewaySettings(RedisSettings):
     watch_seconds: float = Field(1800.0, ge=60, le=86_400, validation_alias="NANOBATCH_WATCH_SECONDS")
     """How long one watch may last before its client is asked to watch on, perhaps elsewhere."""
 
+    limit_spend: int = Field(600, ge=0, le=1_000_000, validation_alias="NANOBATCH_LIMIT_SPEND")
+    """Calls a minute and user that create, retry, resume, or check a key; 0: no limit."""
+    limit_write: int = Field(6_000, ge=0, le=1_000_000, validation_alias="NANOBATCH_LIMIT_WRITE")
+    """Other changes and uploads a minute and user."""
+    limit_read: int = Field(30_000, ge=0, le=1_000_000, validation_alias="NANOBATCH_LIMIT_READ")
+    """Reads a minute and user."""
+    limit_watch: int = Field(12_000, ge=0, le=1_000_000, validation_alias="NANOBATCH_LIMIT_WATCH")
+    """Watches opened a minute and user."""
+    limit_streams: int = Field(2_000, ge=0, le=1_000_000, validation_alias="NANOBATCH_LIMIT_STREAMS")
+    """Watches that a user may have open at one gateway at a time."""
+
     @field_validator("log_level", "auth", mode="before")
     @classmethod
     def _any_case(cls, value: object) -> object:

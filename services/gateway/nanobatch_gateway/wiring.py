@@ -26,6 +26,7 @@ from nanobatch.gateway.v1 import (
 )
 from nanobatch_gateway.accounts import ManageTokens, ManageUsers
 from nanobatch_gateway.adapters.accounts_grpc import GrpcAccounts, GrpcTokens, GrpcUsers
+from nanobatch_gateway.adapters.counters_redis import open_counters
 from nanobatch_gateway.adapters.images_grpc import GrpcImages
 from nanobatch_gateway.adapters.pictures_checker import CheckedPictures
 from nanobatch_gateway.adapters.progress_grpc import (
@@ -46,6 +47,7 @@ from nanobatch_gateway.estimate import EstimateCost
 from nanobatch_gateway.feed import WatchLimits
 from nanobatch_gateway.first_admin import EnsureFirstAdmin
 from nanobatch_gateway.keys import Keys
+from nanobatch_gateway.limits import CallClass, Limits, OwnLimits, SharedLimits, WatchStreams
 from nanobatch_gateway.pages import ListExecutions, ListResults
 from nanobatch_gateway.ports import Pictures
 from nanobatch_gateway.servicers.accounts import AccountServicer
@@ -53,6 +55,7 @@ from nanobatch_gateway.servicers.executions import ExecutionServicer, ExecutionU
 from nanobatch_gateway.servicers.guard import RECHECK
 from nanobatch_gateway.servicers.images import ImageServicer
 from nanobatch_gateway.servicers.interceptor import AuthInterceptor
+from nanobatch_gateway.servicers.limiting import LimitInterceptor
 from nanobatch_gateway.servicers.models import ModelServicer
 from nanobatch_gateway.servicers.writing import STALL_LIMIT
 from nanobatch_gateway.settings import GatewaySettings
@@ -135,11 +138,15 @@ async def open_app(
         accounts = GrpcAccounts(storage)
         authenticator, first_user = _door(settings, accounts)
         startup = Startup(accounts, keyring, first_user)
+        request_limits = await _open_limits(settings, stack)
         server = RpcServer(
             settings.listen,
             SERVICE_NAMES,
             reflect=True,
-            interceptors=[AuthInterceptor(authenticator, startup.require, recheck=recheck)],
+            interceptors=[
+                LimitInterceptor(request_limits),
+                AuthInterceptor(authenticator, startup.require, recheck=recheck),
+            ],
         )
         keys = Keys(keyring, startup.secret)
         executions, controls, results = GrpcExecutions(storage), GrpcControls(storage), GrpcResults(storage)
@@ -164,6 +171,7 @@ async def open_app(
             list=ListExecutions(executions, page_tokens),
             list_results=ListResults(results, page_tokens),
             watch=watch,
+            streams=WatchStreams(settings.limit_streams),
             executions=executions,
             controls=controls,
             results=results,
@@ -200,6 +208,19 @@ def _door(settings: GatewaySettings, accounts: GrpcAccounts) -> tuple[Authentica
         return LocalAuthenticator(), partial(accounts.ensure_user, LOCAL_CALLER)
     token = settings.admin_token.get_secret_value()
     return TokenAuthenticator(accounts, operators_token=token), EnsureFirstAdmin(accounts, token)
+
+
+async def _open_limits(settings: GatewaySettings, stack: AsyncExitStack) -> Limits:
+    allowances = {
+        CallClass.SPEND: settings.limit_spend,
+        CallClass.WRITE: settings.limit_write,
+        CallClass.READ: settings.limit_read,
+        CallClass.WATCH: settings.limit_watch,
+    }
+    if not settings.redis:
+        return OwnLimits(allowances)
+    counters = await stack.enter_async_context(open_counters(settings.redis))
+    return await stack.enter_async_context(SharedLimits(allowances, counters).beating())
 
 
 async def _start(startup: Startup, server: RpcServer) -> None:

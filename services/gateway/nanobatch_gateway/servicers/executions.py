@@ -18,6 +18,7 @@ from nanobatch_gateway.create import CreateExecution
 from nanobatch_gateway.domain import WatchMessage
 from nanobatch_gateway.estimate import EstimateCost
 from nanobatch_gateway.fields import Violations, required_id
+from nanobatch_gateway.limits import WatchStreams
 from nanobatch_gateway.pages import ListExecutions, ListResults
 from nanobatch_gateway.ports import Controls, Executions, Results
 from nanobatch_gateway.servicers.writing import STALL_LIMIT, writer
@@ -37,6 +38,7 @@ class ExecutionUseCases:
     list: ListExecutions
     list_results: ListResults
     watch: WatchExecution
+    streams: WatchStreams
     executions: Executions
     controls: Controls
     results: Results
@@ -84,7 +86,9 @@ class ExecutionServicer(execution_service_pb2_grpc.ExecutionServiceServicer):
         async def send(message: WatchMessage) -> None:
             await write(message.wire)
 
-        await self._use.watch(current_caller(), request.execution_id, request.after_revision, send)
+        caller = current_caller()
+        with self._use.streams.one_of(caller):
+            await self._use.watch(caller, request.execution_id, request.after_revision, send)
         nothing: tuple[
             pb.WatchExecutionResponse, ...
         ] = ()  # all was sent above; a stream's handler is a generator all the same

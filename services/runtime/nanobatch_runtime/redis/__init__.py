@@ -3,8 +3,8 @@
 Whatever happens to it (gone, emptied, hanging), nobody waits for it longer than the limits given here.
 """
 
-from nanobatch_runtime.redis.client import REDIS_ERRORS, open_client
+from nanobatch_runtime.redis.client import PREFIX, REDIS_ERRORS, open_client
 from nanobatch_runtime.redis.pubsub import RedisPubSub
 from nanobatch_runtime.redis.settings import RedisSettings
 
-__all__ = ["REDIS_ERRORS", "RedisPubSub", "RedisSettings", "open_client"]
+__all__ = ["PREFIX", "REDIS_ERRORS", "RedisPubSub", "RedisSettings", "open_client"]

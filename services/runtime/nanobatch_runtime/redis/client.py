@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -16,6 +16,7 @@ REDIS_ERRORS = (RedisError, OSError, TimeoutError)
 PREFIX = "nanobatch:"
 """Begins every key and channel, so that others may use the same Redis."""
 
+_CONNECTIONS = 16
 _ANSWER = timedelta(seconds=1)
 
 
@@ -30,6 +31,8 @@ def open_client(url: str, *, answer: timedelta = _ANSWER) -> Redis:
         "socket_timeout": seconds,
         "socket_connect_timeout": seconds,
         "retry": Retry(NoBackoff(), 0),
+        "max_connections": _CONNECTIONS,
+        "timeout": seconds,  # for a free one of them
         "protocol": 2,  # the third turns on notifications of managed Redis, which nothing here reads
     }
-    return Redis.from_url(url, **options)
+    return Redis.from_pool(BlockingConnectionPool.from_url(url, **options))
