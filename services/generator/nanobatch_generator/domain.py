@@ -91,6 +91,23 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """A provider's word that it works on the picture: a task to be asked for, not before ``poll_after`` has gone by."""
+
+    task_id: str
+    poll_after: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class OpenJob:
+    """A task that an earlier lease's call has left at the provider, ``elapsed`` ago."""
+
+    attempt_id: str
+    task_id: str
+    elapsed: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class KeyCheck:
     """What a provider says of a key; ``message`` is a sentence when something is wrong."""
 
@@ -124,6 +141,10 @@ class ProviderError(Exception):
         self.retry_after = retry_after
         self.provider_status = provider_status
         self.response_id = response_id
+
+
+class PollUnansweredError(Exception):
+    """A task could not be asked for just now; it goes on all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +200,8 @@ class Lease:
     """Leased ahead of its bucket's window: it begins when a call ends."""
     suspect: bool = False
     """Generators died during its calls: this one is made alone in a spare process."""
+    job: OpenJob | None = None
+    """To be asked for instead of submitting."""
 
 
 @dataclass(frozen=True, slots=True)

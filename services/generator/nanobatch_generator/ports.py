@@ -6,9 +6,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nanobatch_generator.domain import (
+    Accepted,
     CheckedPicture,
     Completion,
     Done,
@@ -29,9 +30,10 @@ from nanobatch_generator.domain import (
 class Provider(Protocol):
     """One company's way to make a picture. One call of a method is at most one paid call; it never repeats by itself."""
 
-    async def submit(self, request: PictureRequest, key: str) -> Done:
-        """Make one picture within ``request.timeout``. Raises ProviderError with the class of what went wrong.
+    async def submit(self, request: PictureRequest, key: str) -> Done | Accepted:
+        """Make one picture within ``request.timeout``, or begin a task that will (a :class:`TaskProvider`).
 
+        Raises ProviderError with the class of what went wrong.
         ``key`` is empty for providers that need none. A cancelled call closes its connection.
         """
         ...
@@ -45,10 +47,22 @@ class Provider(Protocol):
         ...
 
 
+@runtime_checkable
+class TaskProvider(Provider, Protocol):
+    """One whose pictures are made by tasks that go on by themselves."""
+
+    async def poll(self, task_id: str, request: PictureRequest, key: str) -> Done | Accepted:
+        """Ask for a task that :meth:`submit` has begun, in this process or another. Costs nothing.
+
+        Raises ProviderError where the task has failed, PollUnansweredError where only the asking has.
+        """
+        ...
+
+
 class Caller(Protocol):
     """Makes one call; a provider is one, in this very process."""
 
-    async def submit(self, request: PictureRequest, key: str) -> Done:
+    async def submit(self, request: PictureRequest, key: str) -> Done | Accepted:
         """See :class:`Provider`."""
         ...
 
@@ -78,7 +92,7 @@ class LeaseSource(Protocol):
         ...
 
     async def release(self, refs: Sequence[LeaseRef]) -> None:
-        """Give results back that nothing was sent for. Lost ones are left alone."""
+        """Give results back that nothing was sent for, or whose task is out. Lost ones are left alone."""
         ...
 
     async def start_attempt(self, lease: Lease, ended: EndedCall | None = None) -> str:
@@ -86,6 +100,10 @@ class LeaseSource(Protocol):
 
         ``ended`` gives its place to this call. Raises WindowFullError where no more calls of the bucket may be out.
         """
+        ...
+
+    async def note_job(self, ref: LeaseRef, attempt_id: str, task_id: str) -> None:
+        """Store the id of the task that the call has begun: whoever leases the result next asks for it."""
         ...
 
     async def end_call(self, ended: EndedCall) -> None:

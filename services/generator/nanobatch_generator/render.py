@@ -14,6 +14,7 @@ import structlog
 
 from nanobatch_catalog import find_model, output_token_limit
 from nanobatch_generator.domain import (
+    Accepted,
     Charged,
     Done,
     EndedCall,
@@ -34,6 +35,7 @@ from nanobatch_generator.places import Places
 from nanobatch_generator.ports import Caller, LeaseSource, Provider, Spare
 from nanobatch_generator.running import Phase, Work
 from nanobatch_generator.spool import Spool, SpoolEntry
+from nanobatch_generator.tasks import await_task
 from nanobatch_runtime.errors import NanobatchError, RemoteError
 from nanobatch_runtime.failpoints import failpoint
 from nanobatch_runtime.keyring import Identity, Keyring, SealBrokenError, UnknownKeyError
@@ -105,16 +107,19 @@ class Render:
 
     async def _walk(self, work: Work) -> None:
         lease = work.lease
+        if lease.job is not None:
+            work.accepted(lease.job.attempt_id, lease.job.elapsed)
         provider = self._provider(lease)
         key = self._open_key(lease)
         request = await self._request(lease)
-        if lease.check_key:
-            await self._check_key(lease, provider, key)
-        await provider.ready()
-        async with self._spare.process(lease.provider) if lease.suspect else nullcontext(provider) as caller:
-            work.called(await self._start(lease))
-            failpoint("attempt_written")
-            done = await _call(caller, request, key)
+        if lease.job is not None:  # paid for, perhaps, and going on: it is never submitted again
+            answer: Done | Accepted = Accepted(lease.job.task_id, timedelta(0))
+        else:
+            answer = await self._submit(work, provider, request, key)
+        if isinstance(answer, Accepted):
+            done = await await_task(provider, request, key, answer, request.timeout - work.elapsed)
+        else:
+            done = answer
         work.answered(done.usage)
         self._latencies.note(lease.model, work.elapsed)
         entry = SpoolEntry(
@@ -132,8 +137,23 @@ class Render:
         finally:
             await telling
         failpoint("spooled")
-        del done, request  # from here on the picture lies on disk: many of them may wait for a slow storage
+        del done, answer, request  # from here on the picture lies on disk: many of them may wait for a slow storage
         work.state = await self._finish.run(entry)
+
+    async def _submit(self, work: Work, provider: Provider, request: PictureRequest, key: str) -> Done | Accepted:
+        lease = work.lease
+        if lease.check_key:
+            await self._check_key(lease, provider, key)
+        await provider.ready()
+        async with self._spare.process(lease.provider) if lease.suspect else nullcontext(provider) as caller:
+            work.called(await self._start(lease))
+            failpoint("attempt_written")
+            answer = await _call(caller, request, key)
+        if isinstance(answer, Accepted):
+            task_id = answer.task_id
+            await patiently(lambda: self._leases.note_job(lease.ref, work.attempt_id, task_id))
+            work.accepted(work.attempt_id, work.elapsed)
+        return answer
 
     async def _start(self, lease: Lease) -> str:
         """Open the attempt, once the bucket has a place for the call, which is to begin at once."""
@@ -233,7 +253,7 @@ class Render:
         await patiently(lambda: self._leases.confirm_key(lease.ref, lease.bucket_id))
 
 
-async def _call(caller: Caller, request: PictureRequest, key: str) -> Done:
+async def _call(caller: Caller, request: PictureRequest, key: str) -> Done | Accepted:
     """Call under a deadline of our own: whatever the library does, a hung call must not be kept alive for ever."""
     deadline = asyncio.timeout(request.timeout.total_seconds())
     try:
@@ -259,6 +279,7 @@ def _incident(work: Work, error: Exception) -> Failure:
     failure_class, charged = {
         Phase.PREPARING: (FailureClass.TRANSIENT, Charged.NO),
         Phase.CALLING: (FailureClass.UNKNOWN, Charged.MAYBE),
+        Phase.WAITING: (FailureClass.UNKNOWN, Charged.MAYBE),
         Phase.FINISHING: (FailureClass.TRANSIENT, Charged.YES),
     }[work.phase]
     code = error.reason if isinstance(error, NanobatchError) else "INTERNAL"

@@ -18,6 +18,8 @@ class Phase(Enum):
     """Nothing was sent: the lease can be given back at no cost."""
     CALLING = "CALLING"
     """The call is out, and a slot is taken."""
+    WAITING = "WAITING"
+    """The provider works on a task whose id is stored: no slot is taken, and any generator can go on asking for it."""
     FINISHING = "FINISHING"
     """The answer is here: the slot is free, and only the fence decides what becomes of the picture."""
 
@@ -44,6 +46,12 @@ class Work:
         self.attempt_id = attempt_id
         self._called = time.monotonic()
         self._enter(Phase.CALLING)
+
+    def accepted(self, attempt_id: str, elapsed: timedelta) -> None:
+        """Note that the attempt's call has become a task, submitted ``elapsed`` ago, and that its id is stored."""
+        self.attempt_id = attempt_id
+        self._called = time.monotonic() - elapsed.total_seconds()
+        self._enter(Phase.WAITING)
 
     def answered(self, usage: Usage) -> None:
         """Note that the provider has answered with something."""

@@ -35,7 +35,7 @@ async def _call(settings: dict[str, Any], calls: BinaryIO, answers: BinaryIO) ->
         # Blocking: there is nothing else to do here.
         request, key = spare_wire.request_of(spare_wire.read(calls.read))
         try:
-            frame = spare_wire.done_frame(await providers[name].submit(request, key))
+            frame = spare_wire.answer_frame(await providers[name].submit(request, key))
         except ProviderError as error:
             frame = spare_wire.error_frame(error)
         except MemoryError:

@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 from nanobatch_generator.domain import (
+    Accepted,
     Charged,
     Done,
     FailureClass,
@@ -84,8 +85,10 @@ def request_of(frame: Frame) -> tuple[PictureRequest, str]:
     return request, head["key"]
 
 
-def done_frame(done: Done) -> bytes:
+def answer_frame(done: Done | Accepted) -> bytes:
     """Return the frame of an answer."""
+    if isinstance(done, Accepted):
+        return pack({"task_id": done.task_id, "poll_after": done.poll_after.total_seconds()})
     return pack({"usage": asdict(done.usage), "response_id": done.response_id}, [done.data])
 
 
@@ -105,9 +108,11 @@ def error_frame(error: ProviderError) -> bytes:
     )
 
 
-def answer_of(frame: Frame) -> Done:
+def answer_of(frame: Frame) -> Done | Accepted:
     """Return the answer of a frame. Raises ProviderError where it is a failure."""
     head, blobs = frame
+    if "task_id" in head:
+        return Accepted(head["task_id"], timedelta(seconds=head["poll_after"]))
     if "failure_class" not in head:
         return Done(blobs[0], Usage(**head["usage"]), head["response_id"])
     raise ProviderError(

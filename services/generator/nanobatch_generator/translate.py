@@ -19,6 +19,7 @@ from nanobatch_generator.domain import (
     Lease,
     LeasedCredential,
     LeaseRef,
+    OpenJob,
     PictureFile,
     Update,
     Usage,
@@ -67,7 +68,12 @@ def lease_from_proto(message: lease_service_pb2.Lease) -> Lease:
         attempts=message.attempts,
         standby=message.standby,
         suspect=message.suspect,
+        job=_job(message.job) if message.HasField("job") else None,
     )
+
+
+def _job(message: lease_service_pb2.OpenJob) -> OpenJob:
+    return OpenJob(message.attempt_id, message.task_id, message.elapsed.ToTimedelta())
 
 
 def _credential(message: lease_service_pb2.LeasedCredential) -> LeasedCredential:

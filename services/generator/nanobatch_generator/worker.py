@@ -89,7 +89,7 @@ class Worker:
             # An answer that is just on its way is lost with it: such a lease returns by itself, uncharged, when it expires.
             self._poll.cancel()
         deadline = time.monotonic() + grace.total_seconds()
-        unstarted = [work for work in self._in_flight if work.phase is Phase.PREPARING]
+        unstarted = [work for work in self._in_flight if work.phase in {Phase.PREPARING, Phase.WAITING}]
         await _aborted(unstarted)
         await self._release([work.lease.ref for work in unstarted])
         await _wait(self._in_flight, deadline - time.monotonic())
@@ -139,7 +139,7 @@ class Worker:
         """Return how many to ask for: free slots, and none while a slow storage leaves too many pictures waiting."""
         if self._in_flight.count(Phase.FINISHING) >= self._concurrency:
             return 0
-        busy = len(self._in_flight) - self._in_flight.count(Phase.FINISHING)
+        busy = len(self._in_flight) - self._in_flight.count(Phase.FINISHING) - self._in_flight.count(Phase.WAITING)
         return min(_MOST_PER_POLL, self._concurrency - busy)
 
     async def _polled(self, free: int) -> list[Lease]:

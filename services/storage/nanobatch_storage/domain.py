@@ -536,6 +536,15 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenJob:
+    """A provider's task that an earlier lease's call has left; ``elapsed`` since it was submitted."""
+
+    attempt_id: str
+    task_id: str
+    elapsed: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """The right to work on one result until a time, with all that is needed for it."""
 
@@ -547,3 +556,5 @@ class Lease:
     duration: timedelta
     standby: bool = False
     """Leased ahead of the window, to begin the moment a call ends."""
+    job: OpenJob | None = None
+    """To be polled instead of submitting."""

@@ -39,7 +39,8 @@ class Leases(Protocol):
     async def take(self, slots: int, suspects: int = 0) -> Taken:
         """Lease up to ``slots`` results: fairly over users and executions, inside every bucket's window and every cap.
 
-        A lease that ran out is given anew; its open attempt closes as MAYBE and counts as a crash. At most ``suspects``
+        A lease that ran out is given anew; its open attempt closes as MAYBE and counts as a crash, or goes over to the new
+        lease where its task is out. At most ``suspects``
         of the results have seen two crashes or more: whoever takes such a one has a process to run it alone in.
         """
         ...
@@ -68,6 +69,10 @@ class Ledger(Protocol):
         """
         ...
 
+    async def note_job(self, lease: LeaseRef, attempt_id: str, task_id: str) -> None:
+        """Store the id of the task that the open attempt has submitted. Again changes nothing."""
+        ...
+
     async def end_call(self, lease: LeaseRef, attempt_id: str) -> None:
         """Note that the call has ended while its picture is being finished: its place in the window is free."""
         ...
@@ -88,7 +93,10 @@ class Ledger(Protocol):
         ...
 
     async def release(self, leases: Sequence[LeaseRef]) -> list[str]:
-        """Give leases back that nothing was sent for; returns the executions that changed."""
+        """Give leases back that nothing was sent for; returns the executions that changed.
+
+        Where a task is out the lease runs out now, and the attempt stays open.
+        """
         ...
 
     async def confirm_key(self, bucket_id: str) -> None:

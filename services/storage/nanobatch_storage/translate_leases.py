@@ -52,6 +52,9 @@ def lease_to_proto(lease: Lease) -> pb.Lease:
     message.lease_duration.FromTimedelta(lease.duration)
     if result.lease_expires_at is not None:
         message.expire_time.FromDatetime(result.lease_expires_at)
+    if lease.job is not None:
+        message.job.attempt_id, message.job.task_id = lease.job.attempt_id, lease.job.task_id
+        message.job.elapsed.FromTimedelta(lease.job.elapsed)
     if lease.credential is not None:
         credential_id, key = lease.credential
         message.credential.id = credential_id

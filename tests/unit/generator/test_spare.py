@@ -15,6 +15,7 @@ import pytest
 from nanobatch_generator import spare_wire
 from nanobatch_generator.adapters.spare_process import SpareProcesses
 from nanobatch_generator.domain import (
+    Accepted,
     Charged,
     Done,
     FailureClass,
@@ -56,7 +57,9 @@ def through(frame: bytes) -> spare_wire.Frame:
 def test_calls_answers_and_failures_come_through_the_pipe_as_they_were():
     assert spare_wire.request_of(through(spare_wire.request_frame(REQUEST, "a key"))) == (REQUEST, "a key")
     done = Done(b"\x00picture", Usage(1, 2, 3, 4, reported=True), "response")
-    assert spare_wire.answer_of(through(spare_wire.done_frame(done))) == done
+    assert spare_wire.answer_of(through(spare_wire.answer_frame(done))) == done
+    task = Accepted("task-1", timedelta(seconds=2.5))
+    assert spare_wire.answer_of(through(spare_wire.answer_frame(task))) == task
     error = ProviderError(
         FailureClass.RATE_LIMITED,
         "RATE_LIMITED",

@@ -66,6 +66,11 @@ class GrpcLeases:
                 raise WindowFullError(error.message) from error
             raise
 
+    async def note_job(self, ref: LeaseRef, attempt_id: str, task_id: str) -> None:
+        """See the port."""
+        request = pb.NoteJobRequest(lease=ref_to_proto(ref), attempt_id=attempt_id, task_id=task_id)
+        await answer(self._stub.NoteJob(request, timeout=_LIMIT))
+
     async def end_call(self, ended: EndedCall) -> None:
         """See the port."""
         await answer(self._stub.EndCall(_ended(ended), timeout=_PACE_LIMIT))

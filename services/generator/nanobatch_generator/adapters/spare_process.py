@@ -13,6 +13,7 @@ import structlog
 
 from nanobatch_generator import spare_wire
 from nanobatch_generator.domain import (
+    Accepted,
     Charged,
     Done,
     FailureClass,
@@ -89,7 +90,7 @@ class _SpareProcess:
         if ready is None:
             raise _unavailable()
 
-    async def submit(self, request: PictureRequest, key: str) -> Done:
+    async def submit(self, request: PictureRequest, key: str) -> Done | Accepted:
         """See :class:`nanobatch_generator.ports.Provider`; WORKER_LOST where the process dies of it."""
         frame = await self._ask(spare_wire.request_frame(request, key))
         if frame is not None:

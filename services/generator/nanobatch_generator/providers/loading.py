@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
-from nanobatch_generator.domain import Done, KeyCheck, PictureRequest
+from nanobatch_generator.domain import Accepted, Done, KeyCheck, PictureRequest
 from nanobatch_generator.ports import Provider
 from nanobatch_runtime.lifecycle import cancel
 
@@ -21,7 +21,7 @@ class LoadingProvider(Generic[P]):
         """``loading`` ends with the provider; what it raises instead, every call raises."""
         self._loading = loading
 
-    async def submit(self, request: PictureRequest, key: str) -> Done:
+    async def submit(self, request: PictureRequest, key: str) -> Done | Accepted:
         """See :class:`nanobatch_generator.ports.Provider`."""
         return await (await asyncio.shield(self._loading)).submit(request, key)
 

@@ -9,13 +9,25 @@ import asyncio
 import hashlib
 import os
 import signal
+import time
 from datetime import timedelta
 
-from nanobatch_generator.domain import Charged, Done, FailureClass, KeyCheck, PictureRequest, ProviderError, Usage
+from nanobatch_generator.domain import (
+    Accepted,
+    Charged,
+    Done,
+    FailureClass,
+    KeyCheck,
+    PictureRequest,
+    ProviderError,
+    Usage,
+)
 from nanobatch_generator.providers.sandbox_pictures import draw, picture_bomb, picture_size
 from nanobatch_generator.providers.sandbox_switches import Fault, read_switches, words_of
+from nanobatch_runtime.ids import new_id
 
 DEFAULT_DELAY = timedelta(seconds=0.5)
+_POLL_AFTER = timedelta(seconds=0.25)
 
 
 class SandboxProvider:
@@ -33,7 +45,11 @@ class SandboxProvider:
         self._delay = delay
         self._may_crash = may_crash
 
-    async def submit(self, request: PictureRequest, key: str) -> Done:  # noqa: ARG002 - part of the port; none is needed
+    async def submit(
+        self,
+        request: PictureRequest,
+        key: str,  # noqa: ARG002 - part of the port; none is needed
+    ) -> Done | Accepted:
         """See :class:`nanobatch_generator.ports.Provider`."""
         fingerprint = _fingerprint(request)
         switches = read_switches(request.prompt)
@@ -64,10 +80,17 @@ class SandboxProvider:
             ) from None
         if switches.crash:
             os.kill(os.getpid(), signal.SIGKILL)
-        if fault is not None:
-            fault.strike()
-        data = await asyncio.to_thread(_make, request, fingerprint, fault)
-        return Done(data=data, usage=Usage(reported=True), response_id=fingerprint.hex()[:16])
+        if switches.task is not None:
+            # All that is known of the task lies in its id: it goes on whatever is restarted.
+            done_at = time.time() + switches.task.total_seconds()
+            return Accepted(f"sandbox-{done_at:.3f}-{new_id()}", _POLL_AFTER)
+        return await _draw(request, fault)
+
+    async def poll(self, task_id: str, request: PictureRequest, key: str) -> Done | Accepted:  # noqa: ARG002 - as above
+        """See :class:`nanobatch_generator.ports.TaskProvider`."""
+        if time.time() < float(task_id.split("-")[1]):
+            return Accepted(task_id, _POLL_AFTER)
+        return await _draw(request, read_switches(request.prompt).fault(request.attempts))
 
     async def ready(self) -> None:
         """See :class:`nanobatch_generator.ports.Provider`."""
@@ -75,6 +98,14 @@ class SandboxProvider:
     async def check_key(self, model: str, key: str) -> KeyCheck:  # noqa: ARG002 - part of the port; any key is good
         """See :class:`nanobatch_generator.ports.Provider`."""
         return KeyCheck(valid=True, model_available=True)
+
+
+async def _draw(request: PictureRequest, fault: Fault | None) -> Done:
+    if fault is not None:
+        fault.strike()
+    fingerprint = _fingerprint(request)
+    data = await asyncio.to_thread(_make, request, fingerprint, fault)
+    return Done(data=data, usage=Usage(reported=True), response_id=fingerprint.hex()[:16])
 
 
 def _make(request: PictureRequest, fingerprint: bytes, fault: Fault | None) -> bytes:

@@ -1,4 +1,4 @@
-"""The sandbox's switches: ``[fail:503x2]``, ``[delay:1.5]`` and ``[crash]`` in a prompt. Documented in ``docs/sandbox.md``."""
+"""The sandbox's switches in a prompt, like ``[fail:503x2]`` and ``[delay:1.5]``. Documented in ``docs/sandbox.md``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from nanobatch_generator.domain import Charged, FailureClass, ProviderError
 
 _FAIL: Final = re.compile(r"\[fail:\s*([a-z0-9]+?)(?:x(\d+))?\s*\]", re.IGNORECASE)
 _DELAY: Final = re.compile(r"\[delay:\s*(\d+(?:\.\d+)?)\s*s?\s*\]", re.IGNORECASE)
+_TASK: Final = re.compile(r"\[task:\s*(\d+(?:\.\d+)?)\s*s?\s*\]", re.IGNORECASE)
 _CRASH: Final = re.compile(r"\[crash\]", re.IGNORECASE)
 _RETRY_AFTER: Final = timedelta(seconds=2)
 
@@ -76,6 +77,8 @@ class Switches:
     delay: timedelta | None = None
     unknown: str = ""
     crash: bool = False
+    task: timedelta | None = None
+    """How long it takes as a task that goes on by itself; None: the call itself brings the picture."""
 
     def fault(self, attempts: int) -> Fault | None:
         """Return how the call after ``attempts`` others fails, or None. Several switches follow one another."""
@@ -96,17 +99,18 @@ def read_switches(prompt: str) -> Switches:
             faults.append((_FAULTS[name], int(found[2]) if found[2] else None))
         else:
             unknown = unknown or name
-    delay = _DELAY.search(prompt)
+    delay, task = _DELAY.search(prompt), _TASK.search(prompt)
     return Switches(
         tuple(faults),
         timedelta(seconds=float(delay[1])) if delay else None,
         unknown,
         crash=_CRASH.search(prompt) is not None,
+        task=timedelta(seconds=float(task[1])) if task else None,
     )
 
 
 def words_of(prompt: str) -> str:
     """Return the prompt without its switches: what is drawn."""
-    for switch in (_FAIL, _DELAY, _CRASH):
+    for switch in (_FAIL, _DELAY, _TASK, _CRASH):
         prompt = switch.sub("", prompt)
     return prompt.strip()

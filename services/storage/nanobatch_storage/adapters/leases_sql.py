@@ -11,20 +11,20 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, ScalarSelect, bindparam, case, func, or_, select, update
 
-from nanobatch_storage.adapters import ledger_sql, rows, spending_sql
+from nanobatch_storage.adapters import jobs_sql, ledger_sql, rows, spending_sql
 from nanobatch_storage.adapters.credentials_sql import wipe_key_if_done
 from nanobatch_storage.adapters.database import Database, Transaction
 from nanobatch_storage.adapters.spending_sql import DayRoom
 from nanobatch_storage.adapters.tables import ACTIVE, buckets, credentials, executions, results
 from nanobatch_storage.domain import (
     RUNNABLE_EXECUTION_STATES,
+    Attempt,
     Bucket,
     EncryptedKey,
     Execution,
     ExecutionState,
     Lease,
     LeaseRef,
-    PauseReason,
     Result,
     ResultState,
 )
@@ -185,7 +185,7 @@ class SqlLeases:
                 return [], False
             before = execution.revision
             picked, free = await self._pick(tx, execution, bucket, count, suspects)
-            leased = await self._lease(tx, execution, picked, day, suspects)
+            leased, out = await self._lease(tx, execution, picked, day, suspects)
             if execution.revision == before:
                 return [], False
             execution.close_if_done(tx.now)
@@ -193,8 +193,17 @@ class SqlLeases:
             await rows.save(tx, [execution])
             key = await _key_of(tx, execution)
             check = bucket.needs_key_check(tx.now)
+            jobs = await jobs_sql.of(tx, out)
             return [
-                Lease(execution, result, key, check, self._duration, standby=place >= free)
+                Lease(
+                    execution,
+                    result,
+                    key,
+                    check,
+                    self._duration,
+                    standby=place >= free and result.id not in jobs,
+                    job=jobs.get(result.id),
+                )
                 for place, result in enumerate(leased)
             ], True
 
@@ -231,42 +240,42 @@ class SqlLeases:
 
     async def _lease(
         self, tx: Transaction, execution: Execution, picked: Sequence[Result], day: DayRoom | None, suspects: int
-    ) -> list[Result]:
+    ) -> tuple[list[Result], dict[str, Attempt]]:
+        """Lease what is picked, as far as caps and policy let it; returns it with the attempts whose task is still out."""
         leased: list[Result] = []
         lost = [result for result in picked if result.state is ResultState.PROCESSING]
-        failed = await ledger_sql.close_lost(tx, execution, lost)
+        failed, out = await ledger_sql.close_lost(tx, execution, lost)
         for result in picked:
             if result.id in failed:
                 continue
-            has_room = execution.has_room()
-            if not has_room and execution.reserved_micros == 0:  # nothing out that could still turn out cheaper
-                execution.pause(PauseReason.SPEND_CAP)
-            if has_room and day is not None and day.refuses(execution):
-                has_room = False
-                if day.reserved_micros == 0:
-                    execution.pause(PauseReason.DAILY_SPEND_CAP, day.ends)
+            if result.id in out:  # paid for and reserved already: it is only asked for
+                out[result.id].lease_id = self._give(execution, result, tx.now)
+                leased.append(result)
+                continue
             suspect = is_suspect(result)
-            if not has_room or (suspect and suspects <= 0):
+            if not spending_sql.has_room(execution, day) or (suspect and suspects <= 0):
                 if result.state is ResultState.PROCESSING:  # the lost one waits like the others
                     result.drop_lease()
                     result.ready_at = tx.now
                     execution.move(result, ResultState.PENDING)
                 continue
             suspects -= suspect
-            result.reserved_micros = execution.reservation_micros
-            execution.reserved_micros += result.reserved_micros
-            if day is not None:
-                day.take(result.reserved_micros)
-            result.lease_id = str(uuid.uuid4())
-            result.ready_at = result.lease_expires_at = tx.now + self._duration
-            execution.move(result, ResultState.PROCESSING)
+            spending_sql.reserve(execution, result, day)
+            self._give(execution, result, tx.now)
             leased.append(result)
         if leased and execution.state is ExecutionState.PENDING:
             execution.state = ExecutionState.PROCESSING
             execution.start_time = execution.start_time or tx.now
             execution.touch()
         await rows.save(tx, list(picked))
-        return leased
+        await rows.save(tx, list(out.values()))
+        return leased, out
+
+    def _give(self, execution: Execution, result: Result, now: datetime) -> str:
+        lease_id = result.lease_id = str(uuid.uuid4())
+        result.ready_at = result.lease_expires_at = now + self._duration
+        execution.move(result, ResultState.PROCESSING)
+        return lease_id
 
     async def extend(self, leases: Sequence[LeaseRef]) -> list[LeaseRef]:
         """Extend leases to their full length from now; returns the lost ones."""

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, func, insert, select
 from nanobatch_runtime.failpoints import failpoint
 from nanobatch_runtime.ids import is_id
 from nanobatch_storage import pacing, policy
-from nanobatch_storage.adapters import rows
+from nanobatch_storage.adapters import jobs_sql, rows
 from nanobatch_storage.adapters.credentials_sql import wipe_key_if_done
 from nanobatch_storage.adapters.database import Database, Transaction
 from nanobatch_storage.adapters.tables import ACTIVE, attempts, buckets, executions, images, results
@@ -110,6 +110,20 @@ class SqlLedger:
         execution.open_attempts += 1
         await rows.add(tx, [new])
         return new.id
+
+    async def note_job(self, lease: LeaseRef, attempt_id: str, task_id: str) -> None:
+        """Store the id of the task that the open attempt has submitted. Raises LeaseLostError."""
+
+        async def work(tx: Transaction) -> None:
+            execution, result, attempt = await _fenced(tx, lease)
+            if attempt is None or attempt.id != attempt_id or attempt.charged is not None:
+                raise LeaseLostError
+            if attempt.job_id is None:
+                attempt.job_id = result.job_id = await jobs_sql.add(tx, execution, task_id)
+                await rows.save(tx, [result])
+                await rows.save(tx, [attempt])
+
+        await self._database.write(work)
 
     async def end_call(self, lease: LeaseRef, attempt_id: str) -> None:
         """Note that the call has ended: its place in the window is free. Raises LeaseLostError."""
@@ -238,6 +252,11 @@ class SqlLedger:
                     return None
                 if attempt is not None and attempt.charged is not None:
                     return None
+                if attempt is not None and attempt.job_id is not None:  # whoever is next asks for its task
+                    result.lease_expires_at = tx.now
+                    result.ready_at = tx.now if result.state is ResultState.PROCESSING else None
+                    await rows.save(tx, [result])
+                    return execution.id
                 if attempt is not None:
                     attempt.outcome = "RELEASED"
                     _settle(tx, execution, result, attempt, (Charged.NO, Usage()))
@@ -301,6 +320,7 @@ class SqlLedger:
                     result = by_id[attempt.result_id]
                     attempt.outcome = "CRASHED"
                     _settle(tx, execution, result, attempt, (Charged.MAYBE, Usage()))
+                    await jobs_sql.end(tx, attempt)
                     result.drop_lease()
                     result.revision = execution.stamp()
                 execution.touch()
@@ -338,12 +358,16 @@ async def _end_call(tx: Transaction, execution: Execution, ended: EndedCall) -> 
     return True
 
 
-async def close_lost(tx: Transaction, execution: Execution, lost: Sequence[Result]) -> set[str]:
+async def close_lost(
+    tx: Transaction, execution: Execution, lost: Sequence[Result]
+) -> tuple[set[str], dict[str, Attempt]]:
     """Close the attempts of leases that ran out, before their results are leased anew.
 
-    The calls may have been carried out: they close as MAYBE. Returns the results that end here (policy), failed.
+    The calls may have been carried out: they close as MAYBE. Returns the results that end here (policy), failed, and by
+    result the attempts that stay open, because their task is out and can be asked for.
     """
     failed: set[str] = set()
+    kept: dict[str, Attempt] = {}
     for result in lost:
         execution.reserved_micros -= result.reserved_micros
         result.reserved_micros = 0
@@ -351,6 +375,9 @@ async def close_lost(tx: Transaction, execution: Execution, lost: Sequence[Resul
     open_ones = await rows.open_attempts(tx, by_id) if lost else []
     for attempt in open_ones:
         result = by_id[attempt.result_id]
+        if attempt.job_id is not None:
+            kept[result.id] = attempt
+            continue
         attempt.outcome = "CRASHED"
         _settle(tx, execution, result, attempt, (Charged.MAYBE, Usage()))
         if policy.judge_crash(result, execution).next is Next.FAILED:
@@ -367,7 +394,7 @@ async def close_lost(tx: Transaction, execution: Execution, lost: Sequence[Resul
             execution.move(result, ResultState.FAILED)
             failed.add(result.id)
     await rows.save(tx, open_ones)
-    return failed
+    return failed, kept
 
 
 def give_back(execution: Execution, result: Result) -> None:
@@ -444,6 +471,7 @@ def _settle(
     attempt.input_tokens = usage.input_tokens
     attempt.text_output_tokens, attempt.image_output_tokens = usage.text_output_tokens, usage.image_output_tokens
     attempt.usage_reported = usage.reported
+    result.job_id = None
     execution.open_attempts -= 1
     if attempt.answer_time is not None:
         execution.finishing -= 1
@@ -488,6 +516,7 @@ async def _close(tx: Transaction, execution: Execution, result: Result, attempt:
     await rows.save(tx, [result])
     if attempt is not None:
         await rows.save(tx, [attempt])
+        await jobs_sql.end(tx, attempt)
     await wipe_key_if_done(tx, execution)
     await rows.save(tx, [execution])
 

@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, case, func, select, update
 from nanobatch_storage.adapters import rows
 from nanobatch_storage.adapters.database import Transaction
 from nanobatch_storage.adapters.tables import ACTIVE, attempts, executions, users
-from nanobatch_storage.domain import Charged, Execution, ExecutionState, PauseReason
+from nanobatch_storage.domain import Charged, Execution, ExecutionState, PauseReason, Result
 
 _CAP = rows.for_update(
     select(users.c.daily_cap_micros).where(users.c.id == bindparam("user_id"), users.c.daily_cap_micros.is_not(None))
@@ -43,14 +43,33 @@ class DayRoom:
     ends: datetime
     """When the next day begins."""
 
-    def refuses(self, execution: Execution) -> bool:
-        """Whether the worst case of one more call does not fit; what is free always fits."""
-        return execution.reservation_micros > max(0, self.left_micros)
 
-    def take(self, micros: int) -> None:
-        """Note a reservation."""
-        self.left_micros -= micros
-        self.reserved_micros += micros
+def has_room(execution: Execution, day: DayRoom | None) -> bool:
+    """Whether the worst case of one more call fits under all caps; what is free always fits under that of the day.
+
+    Pauses the execution where it does not, and nothing is out that could still turn out cheaper.
+    """
+    if not execution.has_room():
+        _pause(execution, execution.reserved_micros, PauseReason.SPEND_CAP, None)
+        return False
+    if day is not None and execution.reservation_micros > max(0, day.left_micros):
+        _pause(execution, day.reserved_micros, PauseReason.DAILY_SPEND_CAP, day.ends)
+        return False
+    return True
+
+
+def _pause(execution: Execution, reserved_micros: int, reason: PauseReason, until: datetime | None) -> None:
+    if reserved_micros == 0 and execution.state is not ExecutionState.PAUSED:
+        execution.pause(reason, until)
+
+
+def reserve(execution: Execution, result: Result, day: DayRoom | None) -> None:
+    """Reserve the worst case of a call for ``result``."""
+    result.reserved_micros = execution.reservation_micros
+    execution.reserved_micros += result.reserved_micros
+    if day is not None:
+        day.left_micros -= result.reserved_micros
+        day.reserved_micros += result.reserved_micros
 
 
 async def lock_day(tx: Transaction, user_id: str) -> DayRoom | None:

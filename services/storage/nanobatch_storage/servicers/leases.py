@@ -26,6 +26,8 @@ from nanobatch_storage.translate_leases import (
     usage_from_proto,
 )
 
+MAX_TASK_ID = 255
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -66,6 +68,13 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
         lease_ref = ref_from_proto(request.lease)
         attempt_id = await finish.start(self._ledger, self._bus, lease_ref, request.bucket_id, ended)
         return pb.StartAttemptResponse(attempt_id=attempt_id)
+
+    async def NoteJob(self, request: pb.NoteJobRequest, context: Context) -> pb.NoteJobResponse:
+        """See the contract."""
+        if not 0 < len(request.task_id) <= MAX_TASK_ID:
+            raise InvalidArgumentError(f"A task id has 1 to {MAX_TASK_ID} characters.")
+        await self._ledger.note_job(ref_from_proto(request.lease), request.attempt_id, request.task_id)
+        return pb.NoteJobResponse()
 
     async def EndCall(self, request: pb.EndCallRequest, context: Context) -> pb.EndCallResponse:
         """See the contract."""

@@ -209,6 +209,7 @@ class Lease(_message.Message):
     CRASHES_FIELD_NUMBER: _builtins.int
     STANDBY_FIELD_NUMBER: _builtins.int
     SUSPECT_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
     result_id: _builtins.str
     """The result."""
     lease_id: _builtins.str
@@ -269,6 +270,10 @@ class Lease(_message.Message):
     def credential(self) -> Global___LeasedCredential:
         """The key; unset for providers that need none."""
 
+    @_builtins.property
+    def job(self) -> Global___OpenJob:
+        """A task that an earlier lease's call has left at the provider: poll it, under the attempt named, and submit nothing."""
+
     def __init__(
         self,
         *,
@@ -295,16 +300,49 @@ class Lease(_message.Message):
         crashes: _builtins.int = ...,
         standby: _builtins.bool = ...,
         suspect: _builtins.bool = ...,
+        job: Global___OpenJob | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "credential", b"credential", "expire_time", b"expire_time", "lease_duration", b"lease_duration", "output", b"output", "seed", b"seed", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "credential", b"credential", "expire_time", b"expire_time", "job", b"job", "lease_duration", b"lease_duration", "output", b"output", "seed", b"seed", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "attempts", b"attempts", "batch_index", b"batch_index", "bucket_id", b"bucket_id", "check_key", b"check_key", "crashes", b"crashes", "credential", b"credential", "execution_id", b"execution_id", "expire_time", b"expire_time", "lease_duration", b"lease_duration", "lease_id", b"lease_id", "model", b"model", "output", b"output", "prompt", b"prompt", "provider", b"provider", "reference_image_ids", b"reference_image_ids", "result_id", b"result_id", "seed", b"seed", "source_image_id", b"source_image_id", "standby", b"standby", "suspect", b"suspect", "timeout", b"timeout", "user_id", b"user_id", "variation", b"variation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "attempts", b"attempts", "batch_index", b"batch_index", "bucket_id", b"bucket_id", "check_key", b"check_key", "crashes", b"crashes", "credential", b"credential", "execution_id", b"execution_id", "expire_time", b"expire_time", "job", b"job", "lease_duration", b"lease_duration", "lease_id", b"lease_id", "model", b"model", "output", b"output", "prompt", b"prompt", "provider", b"provider", "reference_image_ids", b"reference_image_ids", "result_id", b"result_id", "seed", b"seed", "source_image_id", b"source_image_id", "standby", b"standby", "suspect", b"suspect", "timeout", b"timeout", "user_id", b"user_id", "variation", b"variation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
 
 Global___Lease: _TypeAlias = Lease  # noqa: Y015
+
+@_typing.final
+class OpenJob(_message.Message):
+    """A provider's task that is out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    ELAPSED_FIELD_NUMBER: _builtins.int
+    attempt_id: _builtins.str
+    """The attempt that submitted it."""
+    task_id: _builtins.str
+    """The provider's own id."""
+    @_builtins.property
+    def elapsed(self) -> _duration_pb2.Duration:
+        """How long ago it was submitted; the call's time limit counts from there."""
+
+    def __init__(
+        self,
+        *,
+        attempt_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        elapsed: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "elapsed", b"elapsed", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenJob: _TypeAlias = OpenJob  # noqa: Y015
 
 @_typing.final
 class LeaseRef(_message.Message):
@@ -476,6 +514,55 @@ class StartAttemptResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StartAttemptResponse: _TypeAlias = StartAttemptResponse  # noqa: Y015
+
+@_typing.final
+class NoteJobRequest(_message.Message):
+    """Names the task that an attempt has submitted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    attempt_id: _builtins.str
+    """The attempt."""
+    task_id: _builtins.str
+    """The provider's own id, 1 to 255 characters."""
+    @_builtins.property
+    def lease(self) -> Global___LeaseRef:
+        """The lease."""
+
+    def __init__(
+        self,
+        *,
+        lease: Global___LeaseRef | None = ...,
+        attempt_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "lease", b"lease", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoteJobRequest: _TypeAlias = NoteJobRequest  # noqa: Y015
+
+@_typing.final
+class NoteJobResponse(_message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoteJobResponse: _TypeAlias = NoteJobResponse  # noqa: Y015
 
 @_typing.final
 class EndCallRequest(_message.Message):

@@ -56,6 +56,11 @@ class LeaseServiceStub:
                 request_serializer=nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.StartAttemptRequest.SerializeToString,
                 response_deserializer=nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.StartAttemptResponse.FromString,
                 _registered_method=True)
+        self.NoteJob = channel.unary_unary(
+                '/nanobatch.storage.v1.LeaseService/NoteJob',
+                request_serializer=nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.NoteJobRequest.SerializeToString,
+                response_deserializer=nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.NoteJobResponse.FromString,
+                _registered_method=True)
         self.EndCall = channel.unary_unary(
                 '/nanobatch.storage.v1.LeaseService/EndCall',
                 request_serializer=nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.EndCallRequest.SerializeToString,
@@ -99,7 +104,8 @@ class LeaseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseLeases(self, request, context):
-        """Gives results back that nothing was sent for. An attempt opened under the lease closes as not charged.
+        """Gives results back that nothing was sent for. An attempt opened under the lease closes as not charged; one whose task is
+        out stays open, to be asked for by whoever leases the result next.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,6 +115,15 @@ class LeaseServiceServicer:
         """Writes the attempt, just before the call. The last door before money: refused (LEASE_LOST) where the execution was
         cancelled, paused or re-leased, or its bucket cools down; RESOURCE_EXHAUSTED (WINDOW_FULL) where the bucket has as
         many calls out as it may have: ask again when one has ended. Idempotent by lease.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def NoteJob(self, request, context):
+        """Stores the provider's id of a task that goes on by itself, the moment it is known: whoever leases the result next asks
+        for that task (`Lease.job`) instead of submitting, and paying, again. Idempotent; LEASE_LOST where the result has another
+        lease.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -167,6 +182,11 @@ def add_LeaseServiceServicer_to_server(servicer, server):
                     servicer.StartAttempt,
                     request_deserializer=nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.StartAttemptRequest.FromString,
                     response_serializer=nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.StartAttemptResponse.SerializeToString,
+            ),
+            'NoteJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.NoteJob,
+                    request_deserializer=nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.NoteJobRequest.FromString,
+                    response_serializer=nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.NoteJobResponse.SerializeToString,
             ),
             'EndCall': grpc.unary_unary_rpc_method_handler(
                     servicer.EndCall,
@@ -299,6 +319,33 @@ class LeaseService:
             '/nanobatch.storage.v1.LeaseService/StartAttempt',
             nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.StartAttemptRequest.SerializeToString,
             nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.StartAttemptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NoteJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanobatch.storage.v1.LeaseService/NoteJob',
+            nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.NoteJobRequest.SerializeToString,
+            nanobatch_dot_storage_dot_v1_dot_lease__service__pb2.NoteJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

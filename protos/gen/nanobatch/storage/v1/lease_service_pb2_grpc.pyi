@@ -42,11 +42,18 @@ class LeaseServiceStub:
     ExtendLeases: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.ExtendLeasesRequest, _lease_service_pb2.ExtendLeasesResponse]
     """Extends leases to a full lease length from now, and names those that are lost."""
     ReleaseLeases: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.ReleaseLeasesRequest, _lease_service_pb2.ReleaseLeasesResponse]
-    """Gives results back that nothing was sent for. An attempt opened under the lease closes as not charged."""
+    """Gives results back that nothing was sent for. An attempt opened under the lease closes as not charged; one whose task is
+    out stays open, to be asked for by whoever leases the result next.
+    """
     StartAttempt: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.StartAttemptRequest, _lease_service_pb2.StartAttemptResponse]
     """Writes the attempt, just before the call. The last door before money: refused (LEASE_LOST) where the execution was
     cancelled, paused or re-leased, or its bucket cools down; RESOURCE_EXHAUSTED (WINDOW_FULL) where the bucket has as
     many calls out as it may have: ask again when one has ended. Idempotent by lease.
+    """
+    NoteJob: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.NoteJobRequest, _lease_service_pb2.NoteJobResponse]
+    """Stores the provider's id of a task that goes on by itself, the moment it is known: whoever leases the result next asks
+    for that task (`Lease.job`) instead of submitting, and paying, again. Idempotent; LEASE_LOST where the result has another
+    lease.
     """
     EndCall: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.EndCallRequest, _lease_service_pb2.EndCallResponse]
     """Notes that the call has ended and its picture is being finished: its place in the bucket's window is free for the
@@ -76,11 +83,18 @@ class LeaseServiceAsyncStub(LeaseServiceStub):
     ExtendLeases: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.ExtendLeasesRequest, _lease_service_pb2.ExtendLeasesResponse]  # type: ignore[assignment]
     """Extends leases to a full lease length from now, and names those that are lost."""
     ReleaseLeases: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.ReleaseLeasesRequest, _lease_service_pb2.ReleaseLeasesResponse]  # type: ignore[assignment]
-    """Gives results back that nothing was sent for. An attempt opened under the lease closes as not charged."""
+    """Gives results back that nothing was sent for. An attempt opened under the lease closes as not charged; one whose task is
+    out stays open, to be asked for by whoever leases the result next.
+    """
     StartAttempt: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.StartAttemptRequest, _lease_service_pb2.StartAttemptResponse]  # type: ignore[assignment]
     """Writes the attempt, just before the call. The last door before money: refused (LEASE_LOST) where the execution was
     cancelled, paused or re-leased, or its bucket cools down; RESOURCE_EXHAUSTED (WINDOW_FULL) where the bucket has as
     many calls out as it may have: ask again when one has ended. Idempotent by lease.
+    """
+    NoteJob: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.NoteJobRequest, _lease_service_pb2.NoteJobResponse]  # type: ignore[assignment]
+    """Stores the provider's id of a task that goes on by itself, the moment it is known: whoever leases the result next asks
+    for that task (`Lease.job`) instead of submitting, and paying, again. Idempotent; LEASE_LOST where the result has another
+    lease.
     """
     EndCall: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.EndCallRequest, _lease_service_pb2.EndCallResponse]  # type: ignore[assignment]
     """Notes that the call has ended and its picture is being finished: its place in the bucket's window is free for the
@@ -125,7 +139,9 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lease_service_pb2.ReleaseLeasesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lease_service_pb2.ReleaseLeasesResponse, _abc.Awaitable[_lease_service_pb2.ReleaseLeasesResponse]]:
-        """Gives results back that nothing was sent for. An attempt opened under the lease closes as not charged."""
+        """Gives results back that nothing was sent for. An attempt opened under the lease closes as not charged; one whose task is
+        out stays open, to be asked for by whoever leases the result next.
+        """
 
     @_abc_1.abstractmethod
     def StartAttempt(
@@ -136,6 +152,17 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         """Writes the attempt, just before the call. The last door before money: refused (LEASE_LOST) where the execution was
         cancelled, paused or re-leased, or its bucket cools down; RESOURCE_EXHAUSTED (WINDOW_FULL) where the bucket has as
         many calls out as it may have: ask again when one has ended. Idempotent by lease.
+        """
+
+    @_abc_1.abstractmethod
+    def NoteJob(
+        self,
+        request: _lease_service_pb2.NoteJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lease_service_pb2.NoteJobResponse, _abc.Awaitable[_lease_service_pb2.NoteJobResponse]]:
+        """Stores the provider's id of a task that goes on by itself, the moment it is known: whoever leases the result next asks
+        for that task (`Lease.job`) instead of submitting, and paying, again. Idempotent; LEASE_LOST where the result has another
+        lease.
         """
 
     @_abc_1.abstractmethod
