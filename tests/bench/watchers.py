@@ -13,10 +13,10 @@ import time
 import uuid
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import grpc
 import psutil
 import uvloop
 
@@ -24,9 +24,9 @@ from nanobatch.gateway.v1 import execution_pb2
 from nanobatch.gateway.v1 import execution_service_pb2 as pb
 from nanobatch_client import Client
 from nanobatch_client.errors import NanobatchError
+from tests.http2 import Reader
 from tests.processes import ROOT, Cluster, cluster
 
-_METHOD = "/nanobatch.gateway.v1.ExecutionService/WatchExecution"
 _STREAMS_PER_CONNECTION = 25
 
 
@@ -140,34 +140,31 @@ def _commits(data: Path) -> dict[str, float]:
 async def _client(target: str, count: int, out: Path, executions: list[str]) -> None:
     arrived: list[tuple[float, bytes]] = []
     attached = asyncio.Event()
-    waiting = count
+    waiting: set[tuple[int, int]] = set()
 
-    async def watch(channel: Any, execution_id: str) -> None:
-        nonlocal waiting
-        request = pb.WatchExecutionRequest(execution_id=execution_id)
+    def note(connection: int, stream: int, message: bytes, at: float) -> None:
         # Only noted as it comes and read afterwards: the client's own work must not make events late.
-        open_stream = channel.unary_stream(_METHOD, pb.WatchExecutionRequest.SerializeToString, None)
-        rows = 0
-        async for message in open_stream(request, timeout=300):
-            arrived.append((time.time(), message))
-            rows += 1
-            if rows == 1:
-                waiting -= 1
-                if not waiting:
-                    attached.set()
+        arrived.append((at, message))
+        if waiting:
+            waiting.discard((connection, stream))
+            if not waiting:
+                attached.set()
 
-    channels = [
-        grpc.aio.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)])
-        for _ in range(-(-count // _STREAMS_PER_CONNECTION))
-    ]
-    async with asyncio.TaskGroup() as tasks:
-        for number in range(count):
-            tasks.create_task(watch(channels[number % len(channels)], executions[number % len(executions)]))
-        await attached.wait()
-        await asyncio.sleep(0.5)  # the rest of what was there before
-        print("attached", flush=True)
-    for channel in channels:
-        await channel.close()
+    host, _, port = target.rpartition(":")
+    readers = []
+    for first in range(0, count, _STREAMS_PER_CONNECTION):
+        names = [executions[n % len(executions)] for n in range(first, min(count, first + _STREAMS_PER_CONNECTION))]
+        calls = [pb.WatchExecutionRequest(execution_id=name).SerializeToString() for name in names]
+        waiting |= {(first, 1 + 2 * number) for number in range(len(calls))}
+        reader = Reader(calls, partial(note, first))
+        await asyncio.get_running_loop().create_connection(lambda reader=reader: reader, host, int(port))
+        readers.append(reader)
+    await attached.wait()
+    await asyncio.sleep(0.5)  # the rest of what was there before
+    print("attached", flush=True)
+    for reader in readers:
+        await reader.ended.wait()
+        reader.close()
     notes = []
     for at, message in arrived:
         update = pb.WatchExecutionResponse.FromString(message)

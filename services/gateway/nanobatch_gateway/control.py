@@ -9,6 +9,7 @@ from nanobatch_gateway.fields import Violations
 from nanobatch_gateway.keys import Keys
 from nanobatch_gateway.ports import Controls, Executions
 from nanobatch_gateway.validation import characters_around, prompt_limit
+from nanobatch_runtime.ids import new_id
 
 MAX_RESULTS = 400
 
@@ -68,7 +69,7 @@ class RetryExecution:
         return await self._controls.retry(
             caller,
             draft.execution_id,
-            request_id=draft.request_id,
+            request_id=draft.request_id or new_id(),  # so that storage knows a repeat on the way to it, at least
             request_hash=content_hash("retry", content),
             result_ids=draft.result_ids,
             edits=draft.edits,

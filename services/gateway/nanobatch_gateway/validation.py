@@ -27,6 +27,7 @@ from nanobatch_gateway.named_pictures import NamedPictures
 from nanobatch_gateway.ports import Images
 from nanobatch_gateway.prompts import split_prompts, whole_prompt
 from nanobatch_runtime.clock import Clock
+from nanobatch_runtime.ids import new_id
 
 DEFAULT_MAX_ATTEMPTS = 3
 MAX_ATTEMPTS = 10
@@ -88,7 +89,7 @@ class Validator:
             timeout=draft.timeout or model.default_timeout,
             on_unknown=on_unknown,
             mode=mode,
-            request_id=draft.request_id,
+            request_id=draft.request_id or new_id(),  # so that storage knows a repeat on the way to it, at least
             workflow_id=draft.workflow_id,
             parent_execution_id=draft.parent_execution_id,
             api_key=api_key,

@@ -66,6 +66,7 @@ from nanobatch_gateway.watch import WatchExecution
 from nanobatch_runtime.clock import Clock, SystemClock
 from nanobatch_runtime.lifecycle import cancel
 from nanobatch_runtime.pictures import PictureChecker, PictureLimits
+from nanobatch_runtime.rpc import options
 from nanobatch_runtime.rpc.channel import open_channel
 from nanobatch_runtime.rpc.server import RpcServer
 
@@ -143,6 +144,8 @@ async def open_app(
             settings.listen,
             SERVICE_NAMES,
             reflect=True,
+            connection_age=options.PUBLIC_CONNECTION_AGE,
+            longest_stream=watch_lasting or settings.watch,
             interceptors=[
                 LimitInterceptor(request_limits),
                 AuthInterceptor(authenticator, startup.require, recheck=recheck),

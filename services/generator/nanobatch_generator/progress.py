@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import itertools
 import math
+import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import timedelta
@@ -41,8 +42,12 @@ class Progress:
         tick: timedelta = _TICK,
         linger: timedelta = _LINGER,
         patience: timedelta = _PATIENCE,
+        lasting: timedelta = timedelta(minutes=5),
     ) -> None:
-        """``tick`` between guesses; ``patience`` with an outage of storage before watchers are sent elsewhere."""
+        """``tick`` between guesses; ``patience`` with an outage of storage before watchers are sent elsewhere.
+
+        A watch ends resumably after ``lasting``: the next one may begin at a newer generator.
+        """
         self._changes = changes
         self._messages = messages
         self._in_flight = in_flight
@@ -51,6 +56,7 @@ class Progress:
         self._tick = tick.total_seconds()
         self._linger = linger.total_seconds()
         self._patience = patience
+        self._lasting = lasting
         self._hubs: dict[str, tuple[Hub, asyncio.Task[None]]] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._moved = False
@@ -78,7 +84,8 @@ class Progress:
             raise WatchMovedError(message, metadata={"revision": str(after_revision)})
         hub = self._hub(execution_id, self._tasks)
         try:
-            async with aclosing(hub.watch(after_revision)) as updates:
+            lasting = self._lasting * random.uniform(0.9, 1)  # noqa: S311  # spreads load, guards nothing
+            async with aclosing(hub.watch(after_revision, lasting=lasting)) as updates:
                 async for update in updates:
                     yield update
         finally:

@@ -35,6 +35,7 @@ from nanobatch_generator.worker import Worker
 from nanobatch_runtime.clock import SystemClock
 from nanobatch_runtime.lifecycle import cancel
 from nanobatch_runtime.pictures import PictureChecker
+from nanobatch_runtime.rpc import options
 from nanobatch_runtime.rpc.channel import open_channel
 from nanobatch_runtime.rpc.server import RpcServer
 from nanobatch_runtime.rpc.service_token import internal_door
@@ -128,7 +129,12 @@ async def open_app(
             spare_processes=settings.spare_processes,
         )
         progress = Progress(
-            changes=changes, messages=WatchMessages(), in_flight=in_flight, latencies=latencies, clock=SystemClock()
+            changes=changes,
+            messages=WatchMessages(),
+            in_flight=in_flight,
+            latencies=latencies,
+            clock=SystemClock(),
+            lasting=options.LONGEST_STREAM,
         )
         server = RpcServer(settings.listen, [_SERVICE], interceptors=internal_door(settings.service_token))
         add_GeneratorServiceServicer_to_server(GeneratorServicer(progress, providers), server.server)

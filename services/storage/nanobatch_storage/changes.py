@@ -27,15 +27,25 @@ class WatchMovedError(UnavailableError):
 
 
 async def watch(
-    changes: ChangeLog, bus: Bus, draining: asyncio.Event, *, actor: Actor, execution_id: str, after_revision: int
+    changes: ChangeLog,
+    bus: Bus,
+    draining: asyncio.Event,
+    *,
+    actor: Actor,
+    execution_id: str,
+    after_revision: int,
+    lasting: timedelta,
 ) -> AsyncGenerator[Change]:
     """Iterate over all that changed after a revision, ascending, without gap or repeat, then over what changes.
 
     Intermediate states of a row may coalesce, its last one never does. Ends after the final state once no call is out.
     Raises ExecutionNotFoundError (unknown, or deleted meanwhile), RevisionUnknownError for a revision that was never
-    given out, WatchMovedError once ``draining`` is set; what ends a running watch names the ``revision`` to go on from.
+    given out, WatchMovedError once ``draining`` is set and after about ``lasting``; what ends a running watch names the
+    ``revision`` to go on from.
     """
     cursor = max(after_revision, 0)
+    clock = asyncio.get_running_loop().time
+    until = clock() + lasting.total_seconds() * random.uniform(0.9, 1)  # noqa: S311  # spreads load, guards nothing
     waiting: Waiting | None = None
     # The ear before the first look: a change between the two would be heard, or seen.
     async with bus.subscribe(topics.execution(execution_id)) as hints:
@@ -59,6 +69,8 @@ async def watch(
                 await _hint_or_time(hints, draining)
             if draining.is_set():
                 raise WatchMovedError("This server is going down; watch on.", metadata={"revision": str(cursor)})
+            if clock() > until:
+                raise WatchMovedError("This watch has lasted for long; watch on.", metadata={"revision": str(cursor)})
             try:
                 found = await changes.since(actor, execution_id, cursor)
             except ExecutionNotFoundError as error:

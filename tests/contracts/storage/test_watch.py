@@ -27,7 +27,7 @@ class DeafBus(MemoryBus):
         pass
 
 
-def watch(store, actor, execution_id, after=0, *, bus=None, draining=None, page=200):
+def watch(store, actor, execution_id, after=0, *, bus=None, draining=None, page=200, lasting=timedelta(hours=1)):
     return changes.watch(
         SqlChangeLog(store.database, page=page),
         bus or store.bus,
@@ -35,6 +35,7 @@ def watch(store, actor, execution_id, after=0, *, bus=None, draining=None, page=
         actor=actor,
         execution_id=execution_id,
         after_revision=after,
+        lasting=lasting,
     )
 
 
@@ -270,3 +271,12 @@ async def test_a_watcher_that_leaves_leaves_no_ear_behind(store):
         await eventually(lambda: len(seen) == 2)
         assert store.bus._listeners
     assert not store.bus._listeners
+
+
+async def test_a_watch_that_has_lasted_long_ends_resumably(store):
+    user = await store.user()
+    execution = await store.execution(user, 2)
+    watched = watch(store, user, execution.id, bus=DeafBus(), lasting=timedelta(0))
+    with pytest.raises(changes.WatchMovedError) as caught:
+        _ = [change async for change in watched]
+    assert caught.value.metadata == {"revision": str(execution.revision)}

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import random
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 
 import grpc
+import http2
+import psutil
 import pytest
 
 from nanobatch.gateway.v1 import execution_service_pb2 as pb
@@ -404,6 +409,38 @@ async def test_a_watcher_that_stops_reading_is_cut_and_can_resume(idle_world, re
         )
         await ended(rest)
         assert rest.revisions == list(range(highest + 1, 401))
+
+
+async def test_watchers_that_never_read_cost_a_mebibyte_at_most_and_are_cut(idle_world) -> None:
+    count, process = 50, psutil.Process()
+    await idle_world.storage.start()
+    await idle_world.generator.start()
+    execution_id = idle_world.storage.new_execution()
+    journal = idle_world.storage.journals[execution_id]
+    await journal.add(400, prompt="x" * 60_000)  # 24 MB: more than any socket takes
+    request = pb.WatchExecutionRequest(execution_id=execution_id)
+    async with AsyncExitStack() as stack:
+        await idle_world.open(stack, stall=timedelta(seconds=2), watch_limits=WatchLimits(linger=timedelta(0)))
+        reading = idle_world.executions.WatchExecution(request)
+        async for update in reading:  # who keeps the replica there, warm and paid for
+            if update.revision == 400:
+                break
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed would hide what is taken
+        before = process.memory_info().rss
+        sockets = [socket.create_connection(("127.0.0.1", idle_world.app.port)) for _ in range(count)]
+        for stalled in sockets:
+            stack.callback(stalled.close)
+            stalled.sendall(http2.opening() + http2.request(1, http2.WATCH, request.SerializeToString()))
+        await eventually(lambda: len(idle_world.storage.asked) > count)
+        reading.cancel()  # from here on it is theirs alone
+        peak, cut = 0, False
+        while not cut:
+            peak = max(peak, process.memory_info().rss)
+            await asyncio.sleep(0.02)
+            cut = idle_world.generator.open_watches == 0
+        assert (peak - before) / count / 2**20 < 1
+        print(f"{(peak - before) / count / 2**20:.2f} MiB a stalled watcher, n={count}")
 
 
 async def test_a_client_that_leaves_takes_its_upstream_calls_along(world) -> None:

@@ -98,7 +98,9 @@ class GrpcLeaseExtender:
     def __init__(self, target: str, service_token: SecretStr = NO_TOKEN) -> None:
         """Connect to ``target`` when first used; calls show the token."""
         # A subchannel pool of its own: sharing the loop's connection would let a stuck stream there hold up the heart.
-        self._channel = grpc.insecure_channel(target, options=[*options.CHANNEL, ("grpc.use_local_subchannel_pool", 1)])
+        self._channel = grpc.insecure_channel(
+            target, options=[*options.channel(target), ("grpc.use_local_subchannel_pool", 1)]
+        )
         self._stub = LeaseServiceStub(with_service_token(self._channel, service_token))
 
     def extend(self, refs: Sequence[LeaseRef], timeout: timedelta) -> list[LeaseRef]:

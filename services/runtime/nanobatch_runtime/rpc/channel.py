@@ -27,7 +27,7 @@ async def open_channel(target: str, service_token: SecretStr = NO_TOKEN) -> Asyn
 
     Calls show ``service_token`` where one is given: only to our own services.
     """
-    async with grpc.aio.insecure_channel(target, options=options.CHANNEL) as channel:
+    async with grpc.aio.insecure_channel(target, options=options.channel(target)) as channel:
         yield with_service_token(channel, service_token)
 
 

@@ -25,15 +25,23 @@ class RpcServer:
         *,
         reflect: bool = False,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        connection_age: timedelta = options.CONNECTION_AGE,
+        longest_stream: timedelta = options.LONGEST_STREAM,
     ) -> None:
-        """``address`` is ``host:port`` (port 0: a free one) or ``unix:/path``; ``service_names`` are full names."""
+        """``address`` is ``host:port`` (port 0: a free one) or ``unix:/path``; ``service_names`` are full names.
+
+        ``connection_age`` and ``longest_stream``: see :func:`nanobatch_runtime.rpc.options.server`.
+        """
         self.address = address
         self.port = 0
         self.draining = asyncio.Event()
         """Set when the server begins to end: streams watch it and end resumably."""
         self._names = [*service_names, ""]
         self._health = health.aio.HealthServicer()
-        self.server = grpc.aio.server(interceptors=[ErrorInterceptor(), *interceptors], options=options.SERVER)
+        self.server = grpc.aio.server(
+            interceptors=[ErrorInterceptor(), *interceptors],
+            options=options.server(address, connection_age=connection_age, longest_stream=longest_stream),
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
         if reflect:
             names = [*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME]

@@ -97,6 +97,7 @@ class ExecutionServicer(execution_service_pb2_grpc.ExecutionServiceServicer):
             actor=actor_from_proto(request.actor),
             execution_id=request.execution_id,
             after_revision=request.after_revision,
+            lasting=options.LONGEST_STREAM,
         )
         async with aclosing(watched):  # a client that leaves while a message is on its way must not leave an ear behind
             async for change in watched:
