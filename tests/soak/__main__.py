@@ -28,6 +28,7 @@ def main() -> int:
         "--long", dest="size", action="store_const", const="long", default="", help="1,000 kills and 100 freezes"
     )
     size.add_argument("--short", dest="size", action="store_const", const="short", help="as in make test")
+    parser.add_argument("--tree", type=Path, help="a copy of the repository whose packages are run; none: this one")
     parser.add_argument("--keep", type=Path, help="a folder for logs and recordings, kept")
     arguments = parser.parse_args()
     names = [name for name in arguments.scenario.split(",") if name] or list(SCENARIOS)
@@ -40,7 +41,9 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with private_postgres(durable=True) as postgres:
-            broken = [name for name in names if not _ran(name, Ground(postgres, folder, seed), arguments.size)]
+            broken = [
+                name for name in names if not _ran(name, Ground(postgres, folder, seed, arguments.tree), arguments.size)
+            ]
     finally:
         if not arguments.keep:
             shutil.rmtree(folder, ignore_errors=True)

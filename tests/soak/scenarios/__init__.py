@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from soak.report import Report
-from soak.scenarios import edges, outages, stops, workers
+from soak.scenarios import clients, edges, outages, stops, workers
 from soak.stage import Ground
 
 Run = Callable[..., Awaitable[Report]]
@@ -62,9 +62,12 @@ SCENARIOS: dict[str, Scenario] = {
         outages.redis_gone,
         {"results": 60, "flushes": 3, "hang": 2, "down": 1},
     ),
+    "13": Scenario("watchers without a gap", clients.no_gap, {"executions": 2, "watchers": 8}),
+    "15": Scenario("storms of control", clients.storms, {"executions": 8}),
     "16": Scenario("calls that hang", edges.hung_calls, {"results": 40}),
     "18": Scenario("calls accepted, then cut", edges.cut_after_acceptance, {"results": 40}),
     "21": Scenario("a blocked loop", edges.blocked_loop, {"results": 100, "every": 25}),
+    "29": Scenario("the same creation many times", clients.submit_twice),
     "all": Scenario(
         "kills, freezes, lost answers, a restart, FLUSHALL",
         workers.everything,
