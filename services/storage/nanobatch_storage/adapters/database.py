@@ -143,6 +143,10 @@ class Database:
         except (PoolTimeoutError, OSError) as error:
             raise DatabaseUnavailableError from error
 
+    async def look_at_clock(self, tx: Transaction) -> None:
+        """Read the time anew: what follows is to count from now, not from before a wait for locks."""
+        tx.now = await self._now(tx.connection)
+
     async def _now(self, connection: SqlConnection) -> datetime:
         if self._clock is not None:
             return self._clock.now()

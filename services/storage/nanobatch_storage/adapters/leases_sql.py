@@ -176,6 +176,8 @@ class SqlLeases:
             day = await spending_sql.lock_day(tx, candidate.user_id)
             bucket = await rows.lock_bucket(tx, candidate.bucket_id)
             execution = await rows.lock_execution(tx, candidate.execution_id)
+            # A lease that counted from before the wait for these locks might be over when it is given out.
+            await self._database.look_at_clock(tx)
             if (
                 execution is None
                 or execution.state not in RUNNABLE_EXECUTION_STATES
@@ -293,6 +295,7 @@ class SqlLeases:
                 if row.lease_id == wanted[row.id]
                 and row.state in (ResultState.PROCESSING, ResultState.CANCELLED)
             }  # fmt: skip
+            await self._database.look_at_clock(tx)  # the rows may have been waited for
             until = tx.now + self._duration
             # A cancelled result's call runs on, so that its picture is kept; but it is never ready again.
             working = [result_id for result_id, state in held.items() if state == ResultState.PROCESSING]
