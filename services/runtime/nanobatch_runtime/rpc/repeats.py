@@ -72,6 +72,7 @@ REPEATS: Mapping[str, Mapping[str, Repeat]] = {
         "EndCall": Repeat.KEYED,
         "ExtendLeases": Repeat.KEYED,
         "FailResult": Repeat.KEYED,
+        "NoteJob": Repeat.KEYED,
         "ReleaseLeases": Repeat.KEYED,
         "StartAttempt": Repeat.KEYED,
         "CompleteResult": Repeat.NO_STREAM,
