@@ -26,7 +26,7 @@ CHUNK_BYTES = 256 * 1024
 
 # The numbers of services/runtime/nanobatch_runtime/rpc/options.py, which this package may not import: a ping rate that
 # only one end knows ends in GOAWAY.
-_OPTIONS: tuple[tuple[str, int], ...] = (
+_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     ("grpc.max_send_message_length", 4 * 1024 * 1024),
     ("grpc.keepalive_time_ms", 30_000),
@@ -36,6 +36,12 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
+)
+# Where a target names several gateways, calls go round those that answer. Repeats are made below, not by gRPC: with more
+# patience, and with a word about what is wrong.
+_ROUND_ROBIN: tuple[tuple[str, int | str], ...] = (
+    ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
+    ("grpc.dns_min_time_between_resolutions_ms", 5_000),
 )
 
 _BACKOFF_BASE = timedelta(milliseconds=100)
@@ -63,7 +69,8 @@ class Transport:
         self.target = target
         self.patience = patience
         self.metadata = grpc.aio.Metadata(*([("authorization", f"Bearer {token}")] if token else []))
-        options = (*_OPTIONS, ("grpc.primary_user_agent", f"nanobatch-python/{_version()}"))
+        several = () if target.startswith("unix:") else _ROUND_ROBIN
+        options = (*_OPTIONS, *several, ("grpc.primary_user_agent", f"nanobatch-python/{_version()}"))
         self.channel = (
             grpc.aio.secure_channel(target, credentials, options=options)
             if credentials

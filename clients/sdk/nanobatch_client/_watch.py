@@ -24,6 +24,10 @@ _TRANSPORT_CODES = frozenset(
     {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
 )
 
+# A gateway that reaches nothing ends a watch after 30 s. One that was open for longer was a good one, though nothing
+# happened on it: a paused run is quiet for hours, and its watch is renewed now and then.
+_QUIET_SECONDS = 60.0
+
 
 async def watch(
     transport: Transport, stub: ExecutionServiceAsyncStub, execution_id: str, after_revision: int
@@ -36,13 +40,15 @@ async def watch(
     """
     last = after_revision
     failures = 0
-    heard = time.monotonic()
+    broken = time.monotonic()  # since when nothing could be heard
     while True:
+        opened = time.monotonic()
+        heard = False
         request = pb.WatchExecutionRequest(execution_id=execution_id, after_revision=last)
         call = stub.WatchExecution(request, metadata=transport.metadata)
         try:
             async for message in call:
-                failures, heard = 0, time.monotonic()
+                failures, heard = 0, True
                 transport.answered = True
                 # A repeat can only come from a server that replays more than it was asked for: dropped all the same.
                 if message.revision and message.revision <= last:
@@ -59,9 +65,12 @@ async def watch(
             return
         finally:
             call.cancel()
+        now = time.monotonic()
+        if heard or now - opened > _QUIET_SECONDS:
+            failures, broken = 0, now
         failures += 1
         wait = backoff(failures, error)
-        if time.monotonic() - heard + wait > transport.limit(transport.patience.watch):
+        if now - broken + wait > transport.limit(transport.patience.watch):
             raise error
         await asyncio.sleep(wait)
 

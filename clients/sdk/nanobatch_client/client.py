@@ -69,7 +69,8 @@ class Client(AccountCalls):
         """Make a client; it connects when first used.
 
         Args:
-            target: ``host:port``, ``dns:///host:port`` or ``unix:/path``.
+            target: ``host:port``, ``dns:///host:port``, ``ipv4:1.2.3.4:50051,1.2.3.5:50051`` or ``unix:/path``. Of several
+                gateways those that answer are used in turn, and a watch goes on at another one when its own is gone.
             token: bearer token, where the gateway asks for one. Over anything but loopback give ``credentials`` too.
             credentials: TLS credentials, like ``grpc.ssl_channel_credentials()``; none: plain text.
             patience: how long things may take.

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -139,6 +141,40 @@ async def test_a_server_that_never_comes_back_ends_the_watch(gateway: ScriptedGa
         with pytest.raises(UnavailableError):
             async for _ in updates:
                 pass
+
+
+async def test_a_watch_that_was_quiet_for_hours_is_resumed_each_time(
+    gateway: ScriptedGateway, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = [0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 3600 * hours[0])
+    monkeypatch.setattr("nanobatch_client._watch.time", clock)
+    execution = await client.create_execution(["[hold]"], model="sandbox")
+    watching = asyncio.create_task(collect(client, execution.id))
+    for watches in (1, 2, 3):
+        await eventually(lambda watches=watches: gateway.count("WatchExecution") >= watches)
+        hours[0] += 1
+        await gateway.stop()
+        await gateway.start()
+    gateway.release()
+    assert_each_final_state_came_exactly_once(await asyncio.wait_for(watching, 20), 1)
+
+
+async def test_a_watch_goes_on_at_another_gateway_when_its_own_is_gone(gateway: ScriptedGateway) -> None:
+    async with ScriptedGateway() as other:
+        other.runs = gateway.runs
+        target = f"ipv4:{gateway.target},{other.target}"
+        async with Client(target) as client:
+            execution = await client.create_execution(["one", "[hold] two"], model="sandbox")
+            watching = asyncio.create_task(collect(client, execution.id))
+            both = (gateway, other)
+            await eventually(lambda: any(one.count("WatchExecution") for one in both))
+            [mine] = [one for one in both if one.count("WatchExecution")]
+            await mine.stop()
+            await eventually(lambda: all(one.count("WatchExecution") for one in both), within=2)
+            for one in both:
+                one.release()
+            assert_each_final_state_came_exactly_once(await asyncio.wait_for(watching, 10), 2)
 
 
 async def test_a_server_that_never_was_there_is_reported_soon() -> None:
