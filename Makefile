@@ -42,9 +42,9 @@ protos: .venv/.ready ## Generate the committed stubs anew
 published: .venv/.ready ## Publish the contracts as they are: the new baseline of `buf breaking`
 	.venv/bin/buf build --output protos/published.binpb
 
-soak: .venv/.ready ## Faults on the real product, and a checker; SCENARIO=1,2 SEED=n LONG=1
+soak: .venv/.ready ## Faults on the real product, and a checker; SCENARIO=1,2 SEED=n LONG=1 TWIN=all
 	@scripts/system-packages.sh
-	@PYTHONPATH=tests $(PY) -m soak $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(SEED),--seed $(SEED)) $(if $(LONG),--long) $(ARGS)
+	@PYTHONPATH=tests $(PY) -m soak $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(SEED),--seed $(SEED)) $(if $(LONG),--long) $(if $(TWIN),--twin $(TWIN)) $(ARGS)
 
 bench: .venv/.ready ## Measure, as ratios against a bare script in the same run
 	$(PY) -m tests.bench $(ARGS)

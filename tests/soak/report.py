@@ -21,6 +21,11 @@ class Report:
         if not kept:
             self.flaws.append(promise)
 
+    def checked(self, lines: list[str]) -> None:
+        """Take over what the checker has printed."""
+        self.lines += lines
+        self.flaws += [line.removeprefix("BROKEN ") for line in lines if line.startswith("BROKEN ")]
+
     def none_of(self, n: int, what: str) -> None:
         """Nothing went wrong in ``n`` trials: say how little that shows (rule of three, 95 %)."""
         self.lines.append(f"note   n = {n} {what}: none lost shows less than {3 / max(n, 1):.2%} for each")

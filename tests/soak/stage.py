@@ -27,6 +27,7 @@ from redis_server import RedisServer, private_redis
 from nanobatch.gateway.v1 import execution_pb2, execution_service_pb2
 from nanobatch.gateway.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from soak.faultproxy import FaultProxy
+from soak.report import Report
 from soak.watchers import Watchers
 
 MODEL = "gemini-2.5-flash-image"
@@ -273,8 +274,8 @@ class Stage:
 
     # -- the verdict -----------------------------------------------------------------------------------------------
 
-    def verdict(self, **expected: Any) -> list[str]:
-        """Run the checker, which knows nothing of the product; returns its lines. Raises CheckFailedError."""
+    def verdict(self, report: Report, **expected: Any) -> None:
+        """Run the checker, which knows nothing of the product, and add its lines to the report."""
         facts = {
             "dsn": f"host=127.0.0.1 port={self.ground.postgres.port} user=nanobatch dbname={self.database}",
             "provider_ledger": str(self.provider.ledger),
@@ -291,18 +292,9 @@ class Stage:
         description.write_text(json.dumps(facts, indent=1))
         checker = Path(__file__).with_name("checker.py")
         answer = subprocess.run([sys.executable, checker, description], capture_output=True, text=True, check=False)
-        lines = answer.stdout.splitlines()
-        if answer.returncode:
-            raise CheckFailedError([*lines, *answer.stderr.splitlines()[-5:]])
-        return lines
-
-
-class CheckFailedError(AssertionError):
-    """The checker found a broken invariant."""
-
-    def __init__(self, lines: list[str]) -> None:
-        super().__init__("\n".join(line for line in lines if not line.startswith("ok")))
-        self.lines = lines
+        report.checked(answer.stdout.splitlines())
+        if answer.returncode and not report.flaws:  # it did not get to the end
+            report.hold(f"the checker: {answer.stderr[-1000:]}", kept=False)
 
 
 @asynccontextmanager

@@ -37,8 +37,7 @@ async def no_gap(ground: Ground, *, executions: int = 4, watchers: int = 20) -> 
             refusals[name] = await _refusal(on, on.executions[0], revision)
         snapshot = await _replayed(on, on.executions[0])
         rows = dict(on.rows(f"select id::text, state from results where execution_id = '{on.executions[0]}'"))
-        for line in on.verdict(extra_calls_allowed=False):
-            report.say(line)
+        on.verdict(report, extra_calls_allowed=False)
         report.hold("a replay from 0 is the snapshot", kept=snapshot == rows)
         report.hold(
             f"a revision of the future is refused: {refusals['future']}", kept="REVISION_UNKNOWN" in refusals["future"]
@@ -95,8 +94,7 @@ async def storms(ground: Ground, *, executions: int = 20, results: int = 10) -> 
             if call["prompt"].startswith(f"[{number}-") and call["arrived"] > storm.cancelled[number]
         ]
         seen = ground.postgres.log().count("deadlock detected") - deadlocks
-        for line in on.verdict(retried=True, failures_allowed=0):
-            report.say(line)
+        on.verdict(report, retried=True, failures_allowed=0)
         report.hold(
             f"{len(storm.cancelled)} cancels: {len(late)} calls arrived after, the last {max(late, default=0):.2f} s after",
             kept=max(late, default=0.0) <= _CANCEL_SECONDS,
@@ -165,7 +163,6 @@ async def submit_twice(ground: Ground, *, times: int = 50) -> Report:
             code = error.code().name
         report.hold(f"the same id with another body: {code}", kept=code == "ALREADY_EXISTS")
         await on.ended(within=60)
-        for line in on.verdict(results=5, extra_calls_allowed=False):
-            report.say(line)
+        on.verdict(report, results=5, extra_calls_allowed=False)
         report.none_of(times, "repeated creations")
     return report

@@ -63,8 +63,7 @@ async def boundaries(ground: Ground, *, names: tuple[str, ...] = (), hits: tuple
             for boundary in part:
                 for hit in hits:
                     await _die_at(on, boundary, hit, report)
-            for line in on.verdict():
-                report.say(line)
+            on.verdict(report, faults_hit_work=False)
     report.none_of(len(chosen) * len(hits), "deaths at a boundary")
     return report
 
@@ -110,8 +109,7 @@ async def hung_calls(ground: Ground, *, results: int = 100, timeout: int = 10) -
         await on.when(lambda: on.rows(f"select 1 from executions where id = '{healthy}' and state = 'COMPLETED'") != [])
         undisturbed = time.monotonic() - started
         await on.ended(within=120)
-        for line in on.verdict():
-            report.say(line)
+        on.verdict(report)
         hung = [call for call in on.provider.calls() if call["fault"] in {"hang", "stall"}]
         longest = max(call["ended"] - call["arrived"] for call in hung)
         report.hold(
@@ -133,8 +131,7 @@ async def cut_after_acceptance(ground: Ground, *, results: int = 100) -> Report:
         cut = await on.create(results // 10, words="{{fault:resetx1}} a boat")
         twice = await on.create(5, words="{{fault:resetx2}} a boat")
         await on.ended(within=180)
-        for line in on.verdict(failures_allowed=5):
-            report.say(line)
+        on.verdict(report, failures_allowed=5)
         prompts: dict[str, int] = {}
         for call in on.provider.calls():
             if call["fault"] == "reset":
@@ -163,8 +160,7 @@ async def blocked_loop(ground: Ground, *, results: int = 300, every: int = 50) -
         for start in range(0, results, 100):
             await on.create(min(100, results - start))
         await on.ended(within=180 + results)
-        for line in on.verdict(results=results):
-            report.say(line)
+        on.verdict(report, results=results)
         blocked = sum(on.log_of(f"g{one.number}").count("lease.lost") for one in on.generators)
         calls = len([call for call in on.provider.calls() if call["prompt"]])
         report.hold(f"{calls - results} extra calls, {blocked} leases lost", kept=calls - results <= 0.01 * results)

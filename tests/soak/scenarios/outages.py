@@ -41,8 +41,7 @@ async def postgres_restarts(
             event["until"] = time.monotonic() + 1
             recoveries.append(await first_progress(on))
         await on.ended(within=180 + results / 4)
-        for line in on.verdict(results=results, extra_calls_allowed=bool(down)):
-            report.say(line)
+        on.verdict(report, results=results, extra_calls_allowed=bool(down))
         slowest = max(recoveries)
         report.hold(
             f"first progress at most 5 s after it is back: {slowest:.1f} s, n={len(recoveries)}", kept=slowest <= 5
@@ -68,7 +67,7 @@ async def redis_gone(
 ) -> Report:
     """FLUSHALL again and again, a kill, a hang, a slow link: nothing is lost, and no watcher either."""
     report = Report()
-    async with stage(ground, Setup(proxies=frozenset({"redis"}))) as on:
+    async with stage(ground, Setup(storages=2, proxies=frozenset({"redis"}))) as on:
         calm = await submit_times(on, 5)
         await create(on, results)
         async for _ in on.over_the_run(flushes, results // 3):
@@ -86,8 +85,7 @@ async def redis_gone(
         on.proxies["redis"].mode = Mode.BLACKHOLE
         await on.ended(within=180 + results / 4)
         on.proxies["redis"].mode = Mode.PASS
-        for line in on.verdict(extra_calls_allowed=False):
-            report.say(line)
+        on.verdict(report, extra_calls_allowed=False)
         worst = max(*killed, *hanging)
         # R9 says twice the normal; a floor keeps the noise of single milliseconds out.
         limit = max(2 * max(calm), 0.5)

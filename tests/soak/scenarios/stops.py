@@ -46,8 +46,7 @@ async def rolling_restarts(
             await on.ended(within=180 + results)
             load.stop()
             await asking
-        for line in on.verdict(results=results, extra_calls_allowed=False):
-            report.say(line)
+        on.verdict(report, results=results, extra_calls_allowed=False)
         slowest = max(seconds for _, seconds in stops)
         codes = sorted({code for code, _ in stops})
         report.hold(
@@ -126,8 +125,7 @@ async def gateway_kills(ground: Ground, *, results: int = 300, kills: int = 20, 
             on.gateways[number] = on.start_gateway(number)
             await on.serving(on.gateway_ports[number])
         await on.ended(within=180 + results / 3)
-        for line in on.verdict(extra_calls_allowed=False):
-            report.say(line)
+        on.verdict(report, extra_calls_allowed=False)
         ((rows,),) = on.rows("select count(*) from executions")
         report.hold(f"{len(executions)} creations are {rows} executions", kept=rows == len(executions))
         slowest = on.watchers.slowest_resume

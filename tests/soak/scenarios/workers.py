@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 
+from soak import ghost
 from soak.report import Report
 from soak.stage import Generator, Ground, Setup, Stage, stage
 from soak.wires import LostAnswers, LostCommits
@@ -23,8 +24,7 @@ async def kills(ground: Ground, *, kills: int = 50, results: int = 1000) -> Repo
             victim.kill()
             victim.start()
         await on.ended(within=120 + results / 5)
-        for line in on.verdict(results=results):
-            report.say(line)
+        on.verdict(report, results=results)
     report.none_of(kills, "kills")
     return report
 
@@ -34,15 +34,16 @@ async def freezes(ground: Ground, *, freezes: int = 10, results: int = 400) -> R
     report = Report()
     # Slow enough that the others leave something to freeze for: a freeze lasts for 1.8 leases.
     async with stage(ground, Setup(slots=4, latency="uniform:1:2")) as on:
+        refused = await ghost.late_writes(on)
+        report.hold(f"a late owner's writes are refused: {refused}", kept=all(refused.values()))
         await create(on, results)
         async for _ in on.over_the_run(freezes, results):
             victim = await victim_with_work(on)
             await victim.freeze(FREEZE * on.setup.lease_seconds)
         await on.ended(within=120 + results / 5)
-        for line in on.verdict(results=results):
-            report.say(line)
-        refused = sum(on.log_of(f"g{one.number}").count("lease.lost") for one in on.generators)
-        report.hold(f"late writes of frozen generators were refused: {refused} leases lost", kept=refused > 0)
+        on.verdict(report, results=results)
+        lost = sum(on.log_of(f"g{one.number}").count("lease.lost") for one in on.generators)
+        report.hold(f"late writes of frozen generators were refused: {lost} leases lost", kept=lost > 0)
     report.none_of(freezes, "freezes")
     return report
 
@@ -60,8 +61,7 @@ async def lost_answers(ground: Ground, *, results: int = 400, share: float = 0.1
         await on.ended(within=120 + results / 2)
         quiet(on)
         lost = {hop: proxy.lost_answers for hop, proxy in on.proxies.items()}
-        for line in on.verdict(results=results, extra_calls_allowed=False):
-            report.say(line)
+        on.verdict(report, results=results, extra_calls_allowed=False)
         report.hold(
             f"answers were lost: {lost}",
             kept=min(lost["database"], lost["storage"]) >= results * share / 4 and lost["gateway"] > 0,
@@ -86,8 +86,7 @@ async def everything(ground: Ground, *, kills: int = 50, freezes: int = 10, resu
         await asyncio.gather(*frozen)
         await on.ended(within=180 + results / 4)
         quiet(on)
-        for line in on.verdict(results=results):
-            report.say(line)
+        on.verdict(report, results=results)
         report.say(f"note   lost answers {[(hop, proxy.lost_answers) for hop, proxy in on.proxies.items()]}")
     report.none_of(kills + freezes, "kills and freezes")
     return report

@@ -1,0 +1,181 @@
+"""Broken twins: copies of the product with one mistake each, which the named scenario must find.
+
+A scenario counts only when its twin went red. Each edit names the exact text that it replaces: where the source has moved
+on, making the twin fails loudly, so that nothing passes because nothing was broken.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+_STORAGE = "services/storage/nanobatch_storage/"
+_GENERATOR = "services/generator/nanobatch_generator/"
+_LEDGER = _STORAGE + "adapters/ledger_sql.py"
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One replacement; the old text must be there exactly once."""
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A mistake, and the scenario that must find it."""
+
+    mistake: str
+    scenario: str
+    edits: tuple[Edit, ...]
+
+
+TWINS: dict[str, Twin] = {
+    "complete-unfenced": Twin(
+        "complete without the test of the lease",
+        "2",
+        (
+            Edit(
+                _LEDGER,
+                "    if result.lease_id != lease.lease_id and not told_before:\n        raise LeaseLostError\n",
+                "",
+            ),
+            Edit(
+                _LEDGER,
+                '        if row.charged is not None and row.outcome != "COMPLETED":\n            raise LeaseLostError\n',
+                "",
+            ),
+            Edit(
+                _LEDGER,
+                "        if row.charged is None and row.lease_id != lease.lease_id:\n            raise LeaseLostError\n",
+                "",
+            ),
+            Edit(
+                _LEDGER,
+                "    if attempt.charged is None:\n        return None\n",
+                '    if attempt.outcome != "COMPLETED":\n        return None\n',
+            ),
+        ),
+    ),
+    "extend-unfenced": Twin(
+        "extend without it: a late owner prolongs the new one's lease",
+        "2",
+        (
+            Edit(
+                _STORAGE + "adapters/leases_sql.py",
+                "                if row.lease_id == wanted[row.id]\n                and row.state in",
+                "                if row.state in",
+            ),
+        ),
+    ),
+    "commit-anew": Twin(
+        "a commit whose answer was lost is begun anew",
+        "3",
+        (
+            Edit(
+                _LEDGER,
+                '    if attempt.outcome == "COMPLETED":\n        return result.state\n',
+                '    if attempt.outcome == "COMPLETED":\n        return None\n',
+            ),
+        ),
+    ),
+    "heart-on-the-loop": Twin(
+        "the heart beats only while the loop runs",
+        "21",
+        (
+            Edit(
+                _GENERATOR + "heartbeat.py",
+                "        loop = asyncio.get_running_loop()\n        ended",
+                "        loop = self._loop = asyncio.get_running_loop()\n        ended",
+            ),
+            Edit(
+                _GENERATOR + "heartbeat.py",
+                "                gone = self._extender.extend(",
+                "                asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result()\n"
+                "                gone = self._extender.extend(",
+            ),
+        ),
+    ),
+    "crash-is-proof": Twin(
+        "three crashes fail a prompt, whoever else was in the process",
+        "1",
+        (
+            Edit(_STORAGE + "policy.py", "SUSPECT_CRASHES = 2\n", "SUSPECT_CRASHES = 1000\n"),
+            Edit(_STORAGE + "policy.py", "MAX_CRASHES = 10\n", "MAX_CRASHES = 2\n"),
+        ),
+    ),
+    "one-revision": Twin(
+        "one revision for all rows of a bulk change",
+        "13",
+        (
+            Edit(
+                _STORAGE + "adapters/control_sql.py",
+                "        execution.move(result, ResultState.CANCELLED)\n    await rows.save(tx, found)\n",
+                "        execution.move(result, ResultState.CANCELLED)\n"
+                "    for result in found:\n        result.revision = execution.revision\n    await rows.save(tx, found)\n",
+            ),
+        ),
+    ),
+    "hints-only": Twin(
+        "a watch that hears hints and never looks into the database by itself",
+        "12",
+        (Edit(_STORAGE + "changes.py", "_REPOLL = (1.0, 2.0)\n", "_REPOLL = (3600.0, 3600.0)\n"),),
+    ),
+    "locks-swapped": Twin(
+        "complete locks the result before its execution",
+        "15",
+        (
+            Edit(
+                _LEDGER,
+                "    row = (await tx.connection.execute(_LOCKED_EXECUTION, names)).one_or_none()\n"
+                "    if row is None:\n        raise LeaseLostError\n"
+                "    result_row = (await tx.connection.execute(_LOCKED_RESULT, names)).one_or_none()\n",
+                "    result_row = (await tx.connection.execute(_LOCKED_RESULT, names)).one_or_none()\n"
+                "    row = (await tx.connection.execute(_LOCKED_EXECUTION, names)).one_or_none()\n"
+                "    if row is None:\n        raise LeaseLostError\n",
+            ),
+        ),
+    ),
+    "unknown-is-transient": Twin(
+        "a connection lost after sending counts as one that was never sent",
+        "18",
+        (
+            Edit(
+                _GENERATOR + "providers/gemini_network.py",
+                '        FailureClass.UNKNOWN,\n        "CONNECTION_LOST",',
+                '        FailureClass.TRANSIENT,\n        "CONNECTION_LOST",',
+            ),
+        ),
+    ),
+    "no-drain": Twin(
+        "SIGTERM ends calls at once",
+        "9",
+        (
+            Edit(
+                _GENERATOR + "worker.py",
+                "        deadline = time.monotonic() + grace.total_seconds()\n        unstarted",
+                "        deadline = time.monotonic()\n        unstarted",
+            ),
+        ),
+    ),
+}
+
+
+class TwinOutdatedError(Exception):
+    """The source has moved on: the twin is to be written anew."""
+
+
+def make(name: str, tree: Path, into: Path) -> Path:
+    """Copy the packages of ``tree`` and make the mistake. Raises TwinOutdatedError."""
+    for part in ("services", "clients", "protos"):
+        shutil.copytree(tree / part, into / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for edit in TWINS[name].edits:
+        file = into / edit.file
+        text = file.read_text()
+        if text.count(edit.old) != 1:
+            raise TwinOutdatedError(f"{name}: {edit.file} has {text.count(edit.old)} times, not once:\n{edit.old}")
+        file.write_text(text.replace(edit.old, edit.new))
+    return into
