@@ -175,7 +175,7 @@ def command(folder: Path, *words: str, environment: dict[str, str] | None = None
 
 def bare_environment(folder: Path) -> dict[str, str]:
     """Return what a process needs of an environment, and nothing of ours."""
-    return {"PATH": os.environ["PATH"], "HOME": str(folder)}
+    return {"PATH": os.environ["PATH"], "HOME": str(folder), "NANOBATCH_GATEWAY_HTTP": "127.0.0.1:0"}
 
 
 def free_port() -> int:

@@ -83,6 +83,8 @@ async def _serve(settings: EmbeddedSettings) -> None:
             lifecycle.settle_garbage_collector()
             _say(f"nanobatch is up. Data: {settings.data_dir.resolve()}")
             _say(f"  gRPC  {app.address}")
+            if app.http_address:
+                _say(f"  HTTP  http://{app.http_address}/docs")
             _say("Try, in another shell:  .venv/bin/nanobatch run examples/prompts.txt -o pictures/")
             _say("Stop with Ctrl-C: what is unfinished goes on at the next start.")
             await signalled

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Any, TypeAlias
@@ -240,6 +240,16 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class PicturesOfResult:
+    """What the addresses of a result's pictures are made of; ids are empty where there is none yet."""
+
+    image_id: str
+    thumbnail_id: str
+    name: str
+    """Stem of a file name."""
+
+
+@dataclass(frozen=True, slots=True)
 class WatchMessage:
     """What a watcher is sent, serialised once for all of them. ``revision`` is 0 for light progress."""
 
@@ -248,10 +258,12 @@ class WatchMessage:
     """Everything but the counts."""
     wire: bytes
     """The whole message: a protobuf message in pieces one after the other is the message."""
+    pictures: PicturesOfResult | None = None
+    """Set where it tells of a result with pictures; each watcher gets addresses of its own."""
 
     def with_stats(self, stats: bytes) -> WatchMessage:
         """Return the message with other counts."""
-        return WatchMessage(self.revision, self.body, self.body + stats)
+        return replace(self, wire=self.body + stats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,6 +393,12 @@ class ImageNotFoundError(NotFoundError):
     """There is no such picture, or the caller may not see it."""
 
     reason = "IMAGE_NOT_FOUND"
+
+
+class LinkInvalidError(PermissionDeniedError):
+    """The address of a picture was changed, has expired, or was not made by this server."""
+
+    reason = "LINK_INVALID"
 
 
 class StorageUnavailableError(UnavailableError):

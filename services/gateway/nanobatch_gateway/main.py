@@ -38,7 +38,7 @@ async def _serve(settings: GatewaySettings) -> int:
     signalled = asyncio.create_task(wait_for_signal(), name="signal")
     try:
         async with open_app(settings) as app:
-            _log.info("gateway.listening", address=app.address)
+            _log.info("gateway.listening", address=app.address, http=app.http_address)
             await asyncio.wait({signalled, app.started}, return_when=asyncio.FIRST_COMPLETED)
             if app.started.done():
                 await app.started  # raises what cannot be mended by waiting

@@ -7,7 +7,7 @@ exactly like what does not exist.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -268,4 +268,25 @@ class Counters(Protocol):
 
     async def beat(self) -> Beat | None:
         """Say that this gateway is there; None: no answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PictureLink:
+    """What a signed address allows: one picture, seen as its maker saw it, under a file name, for some seconds more."""
+
+    caller: Caller
+    name: str
+    seconds_left: int
+
+
+class PictureLinks(Protocol):
+    """Makes addresses of pictures that open without a login, and recognises them."""
+
+    def sign(self, caller: Caller, image_id: str, name: str) -> str:
+        """Return the address of a picture that ``caller`` may see; the same all day. ``name`` is a file name's stem."""
+        ...
+
+    def open(self, image_id: str, query: Mapping[str, str]) -> PictureLink:
+        """Return what an address allows. Raises LinkInvalidError where it was changed, has expired or is not ours."""
         ...

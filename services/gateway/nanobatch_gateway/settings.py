@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Literal, Self
 
@@ -13,6 +14,11 @@ from nanobatch_runtime.keyring import Keyring
 from nanobatch_runtime.redis import RedisSettings
 from nanobatch_runtime.settings import TokenSetting
 
+_AUTHORITY = r"(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?"
+_ORIGIN = re.compile(rf"https?://{_AUTHORITY}")
+_PUBLIC_URL = re.compile(rf"https?://{_AUTHORITY}(?:/[A-Za-z0-9._~/-]*)?")
+_EVERY_ADDRESS = ("0.0.0.0", "[::]", "[::0]")  # noqa: S104  # to recognise them
+
 
 class GatewaySettings(RedisSettings):
     """The gateway's settings; the only reader of its environment."""
@@ -23,6 +29,12 @@ class GatewaySettings(RedisSettings):
     """Where generators are reached."""
     storage_target: str = Field("127.0.0.1:50053", validation_alias="NANOBATCH_STORAGE_TARGET")
     """Where storage is reached."""
+    http: str = Field("127.0.0.1:8080", validation_alias="NANOBATCH_GATEWAY_HTTP")
+    """Address of the public HTTP port, ``host:port``; ``off``: there is none, and results have no addresses."""
+    public_url: str = Field("", validation_alias="NANOBATCH_PUBLIC_URL")
+    """How browsers reach the HTTP port, where that is not its own address (a proxy, a name)."""
+    cors_origin: str = Field("", validation_alias="CORS_ORIGIN")
+    """Origins of web pages that may call the HTTP port, separated by commas."""
     auth: Literal["local", "token"] = Field("local", validation_alias="NANOBATCH_AUTH")
     """``local``: whoever reaches the port is the one local admin, so it must be a loopback port; ``token``: who shows one."""
     admin_token: TokenSetting = Field(SecretStr(""), validation_alias="NANOBATCH_ADMIN_TOKEN")
@@ -74,13 +86,44 @@ class GatewaySettings(RedisSettings):
     def _an_address(cls, value: str) -> str:
         return check_address(value)
 
+    @field_validator("http")
+    @classmethod
+    def _an_address_or_off(cls, value: str) -> str:
+        return "off" if value.strip().lower() == "off" else _of_http(value)
+
+    @field_validator("public_url")
+    @classmethod
+    def _a_web_address(cls, value: str) -> str:
+        value = value.strip().rstrip("/")
+        if value and not _PUBLIC_URL.fullmatch(value):
+            message = "this is no web address; write it like https://pictures.example."
+            raise ValueError(message)
+        return value
+
+    @field_validator("cors_origin")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        for origin in _listed(value):
+            if not _ORIGIN.fullmatch(origin):
+                message = "write origins like https://pictures.example, separated by commas; * is not taken."
+                raise ValueError(message)
+        return value
+
     @model_validator(mode="after")
     def _local_stays_local(self) -> Self:
-        if self.auth == "local" and not is_loopback(self.listen):
-            message = (
-                f"NANOBATCH_GATEWAY_GRPC: {self.listen} can be reached by others, and NANOBATCH_AUTH=local lets "
-                "everybody in; listen on 127.0.0.1, or set NANOBATCH_AUTH=token."
-            )
+        for variable, address in (("NANOBATCH_GATEWAY_GRPC", self.listen), ("NANOBATCH_GATEWAY_HTTP", self.http)):
+            if self.auth == "local" and address != "off" and not is_loopback(address):
+                message = (
+                    f"{variable}: {address} can be reached by others, and NANOBATCH_AUTH=local lets everybody in; "
+                    "listen on 127.0.0.1, or set NANOBATCH_AUTH=token."
+                )
+                raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _knows_its_name(self) -> Self:
+        if not self.public_url and self.http.rpartition(":")[0] in _EVERY_ADDRESS:
+            message = "NANOBATCH_PUBLIC_URL: say how browsers reach the HTTP port, because it listens on every address."
             raise ValueError(message)
         return self
 
@@ -90,6 +133,22 @@ class GatewaySettings(RedisSettings):
         return timedelta(seconds=self.watch_seconds)
 
     @property
+    def cors_origins(self) -> frozenset[str]:
+        """The origins of ``CORS_ORIGIN``."""
+        return frozenset(_listed(self.cors_origin))
+
+    @property
     def keyring(self) -> Keyring:
         """The master keys."""
         return Keyring.parse(self.encryption_key.get_secret_value())
+
+
+def _of_http(value: str) -> str:
+    if value.startswith("unix:"):
+        message = "the HTTP port is host:port, like 127.0.0.1:8080, or off."
+        raise ValueError(message)
+    return check_address(value)
+
+
+def _listed(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]

@@ -27,6 +27,7 @@ from nanobatch_gateway.domain import (
     NewExecution,
     Output,
     Picture,
+    PicturesOfResult,
     PromptDraft,
     PromptEdit,
     ResumeDraft,
@@ -37,6 +38,7 @@ from nanobatch_gateway.domain import (
     UploadKind,
     WatchMessage,
 )
+from nanobatch_gateway.file_names import file_stem
 from nanobatch_runtime.keyring import Sealed
 
 _LONGEST_SECONDS = 10**9
@@ -243,7 +245,16 @@ def watch_update(message: execution_service_pb2.WatchExecutionResponse) -> Updat
     stats = execution_service_pb2.WatchExecutionResponse(stats=message.stats).SerializeToString()
     message.ClearField("stats")
     body = message.SerializeToString()
-    return Update(message.revision, row_id, WatchMessage(message.revision, body, body + stats), stats)
+    pictures = pictures_of(message.result) if kind == "result" else None
+    return Update(message.revision, row_id, WatchMessage(message.revision, body, body + stats, pictures), stats)
+
+
+def pictures_of(result: execution_pb2.Result) -> PicturesOfResult | None:
+    """Return what the addresses of a result's pictures are made of; None where it has none."""
+    if not (result.image_id or result.thumbnail_image_id):
+        return None
+    name = file_stem(result.batch_index, result.variation, result.prompt_text)
+    return PicturesOfResult(result.image_id, result.thumbnail_image_id, name)
 
 
 def new_image(image_id: str, kind: UploadKind, picture: Picture) -> image_pb2.Image:

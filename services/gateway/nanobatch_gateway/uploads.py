@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from io import FileIO
 from pathlib import Path
@@ -13,6 +15,7 @@ from nanobatch_gateway.domain import (
     MAX_UPLOAD_BYTES,
     Caller,
     Message,
+    Picture,
     UploadKind,
     UploadTooSlowError,
 )
@@ -22,6 +25,15 @@ from nanobatch_runtime.ids import new_id
 
 MAX_CHUNK_BYTES = 1024 * 1024
 MAX_NAME_CHARACTERS = 255
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedUpload:
+    """A picture that may be stored: checked, cleaned, in a file that goes when its context ends."""
+
+    kind: UploadKind
+    picture: Picture
+    path: Path
 
 
 class UploadImage:
@@ -37,7 +49,13 @@ class UploadImage:
         self._time_limit = time_limit
 
     async def __call__(self, caller: Caller, kind: int, name: str, chunks: AsyncIterator[bytes]) -> Message:
-        """Store one picture and return its description.
+        """Store one picture and return its description. Raises what :meth:`prepared` raises."""
+        async with self.prepared(kind, name, chunks) as upload:
+            return await self.store(caller, upload, new_id())
+
+    @asynccontextmanager
+    async def prepared(self, kind: int, name: str, chunks: AsyncIterator[bytes]) -> AsyncIterator[PreparedUpload]:
+        """Take the bytes in, check and clean them; the clean picture lies in a file while the context is open.
 
         Raises InvalidRequestError for a bad header, more than 10 MiB (at once, without reading on) and what is no good
         picture; UploadTooSlowError. Nothing of it stays in the folder, whatever happens.
@@ -52,7 +70,11 @@ class UploadImage:
                 seconds = self._time_limit.total_seconds()
                 raise UploadTooSlowError(f"The bytes did not come within {seconds:g} s.") from None
             picture = await self._pictures.prepare_upload(raw, clean, name=shown(name) if name else "The upload")
-            return await self._images.put(caller, new_id(), checked, picture, clean)
+            yield PreparedUpload(checked, picture, clean)
+
+    async def store(self, caller: Caller, upload: PreparedUpload, image_id: str) -> Message:
+        """Hand a prepared picture to storage and return its description; the same picture under the same id is one."""
+        return await self._images.put(caller, image_id, upload.kind, upload.picture, upload.path)
 
 
 def _kind(kind: int, name: str) -> UploadKind:

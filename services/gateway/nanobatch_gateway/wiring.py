@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -28,6 +28,7 @@ from nanobatch_gateway.accounts import ManageTokens, ManageUsers
 from nanobatch_gateway.adapters.accounts_grpc import GrpcAccounts, GrpcTokens, GrpcUsers
 from nanobatch_gateway.adapters.counters_redis import open_counters
 from nanobatch_gateway.adapters.images_grpc import GrpcImages
+from nanobatch_gateway.adapters.links_hmac import HmacPictureLinks
 from nanobatch_gateway.adapters.pictures_checker import CheckedPictures
 from nanobatch_gateway.adapters.progress_grpc import (
     GeneratorChanges,
@@ -46,13 +47,19 @@ from nanobatch_gateway.domain import LOCAL_CALLER, MAX_UPLOAD_BYTES
 from nanobatch_gateway.estimate import EstimateCost
 from nanobatch_gateway.feed import WatchLimits
 from nanobatch_gateway.first_admin import EnsureFirstAdmin
+from nanobatch_gateway.http.access import Gate
+from nanobatch_gateway.http.app import HttpParts, make_app
+from nanobatch_gateway.http.doors import OwnNames
+from nanobatch_gateway.http.rest import BatchUseCases
+from nanobatch_gateway.http.server import HttpServer
 from nanobatch_gateway.keys import Keys
 from nanobatch_gateway.limits import CallClass, Limits, OwnLimits, SharedLimits, WatchStreams
+from nanobatch_gateway.linking import Linker
 from nanobatch_gateway.pages import ListExecutions, ListResults
 from nanobatch_gateway.ports import Pictures
+from nanobatch_gateway.recheck import RECHECK
 from nanobatch_gateway.servicers.accounts import AccountServicer
 from nanobatch_gateway.servicers.executions import ExecutionServicer, ExecutionUseCases
-from nanobatch_gateway.servicers.guard import RECHECK
 from nanobatch_gateway.servicers.images import ImageServicer
 from nanobatch_gateway.servicers.interceptor import AuthInterceptor
 from nanobatch_gateway.servicers.limiting import LimitInterceptor
@@ -60,6 +67,7 @@ from nanobatch_gateway.servicers.models import ModelServicer
 from nanobatch_gateway.servicers.writing import STALL_LIMIT
 from nanobatch_gateway.settings import GatewaySettings
 from nanobatch_gateway.startup import Startup
+from nanobatch_gateway.submit import SubmitExecution
 from nanobatch_gateway.uploads import UploadImage
 from nanobatch_gateway.validation import Validator
 from nanobatch_gateway.watch import WatchExecution
@@ -84,6 +92,8 @@ class App:
     """A running gateway."""
 
     server: RpcServer
+    http_address: str
+    """``host:port`` of the HTTP port, with the real port; empty where there is none."""
     started: asyncio.Task[None]
     """Ends when storage was met; fails where no repeat can mend it (ENCRYPTION_KEY does not fit)."""
 
@@ -140,6 +150,7 @@ async def open_app(
         authenticator, first_user = _door(settings, accounts)
         startup = Startup(accounts, keyring, first_user)
         request_limits = await _open_limits(settings, stack)
+        http = None if settings.http == "off" else stack.enter_context(closing(HttpServer(settings.http)))
         server = RpcServer(
             settings.listen,
             SERVICE_NAMES,
@@ -166,8 +177,12 @@ async def open_app(
             limits=watch_limits,
         )
         stack.push_async_callback(watch.close)
+        links = _links(http, settings, clock)
+        linker = Linker(links)
+        create = CreateExecution(validator, keys, executions)
+        upload = UploadImage(pictures, images, folder)
         use = ExecutionUseCases(
-            create=CreateExecution(validator, keys, executions),
+            create=create,
             estimate=EstimateCost(validator, executions, clock, window=settings.credential_window),
             resume=ResumeExecution(executions, controls, keys),
             retry=RetryExecution(executions, controls, keys),
@@ -190,19 +205,39 @@ async def open_app(
             server.server,
         )
         execution_service_pb2_grpc.add_ExecutionServiceServicer_to_server(
-            ExecutionServicer(use, stall=stall), server.server
+            ExecutionServicer(use, linker, stall=stall), server.server
         )
         image_service_pb2_grpc.add_ImageServiceServicer_to_server(
-            ImageServicer(UploadImage(pictures, images, folder), images, stall=stall), server.server
+            ImageServicer(upload, images, stall=stall), server.server
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(check_key, clock), server.server)
 
         await server.start()
         stack.push_async_callback(server.stop, grace)
         await server.set_serving(serving=False)
+        if http is not None and links is not None:
+            parts = HttpParts(
+                batch=BatchUseCases(SubmitExecution(validator, upload, create), executions, use.list_results, linker),
+                watch=watch,
+                streams=use.streams,
+                links=links,
+                images=images,
+                gate=Gate(authenticator, request_limits, startup.require, recheck=recheck),
+            )
+            names = OwnNames.of(http.address, settings.public_url)
+            web = make_app(parts, names, settings.cors_origins, stall=stall)
+            await stack.enter_async_context(http.serving(web, grace))
+            stack.push_async_callback(server.drain)  # before anything ends: watches over both ports end themselves
         started = asyncio.create_task(_start(startup, server), name="gateway-startup")
         stack.push_async_callback(cancel, started)
-        yield App(server, started)
+        yield App(server, http.address if http else "", started)
+
+
+def _links(http: HttpServer | None, settings: GatewaySettings, clock: Clock) -> HmacPictureLinks | None:
+    if http is None:
+        return None
+    base_url = settings.public_url or f"http://{http.address}"
+    return HmacPictureLinks(settings.keyring.derive_all("picture-link"), clock, base_url)
 
 
 def _door(settings: GatewaySettings, accounts: GrpcAccounts) -> tuple[Authenticator, Callable[[], Awaitable[None]]]:

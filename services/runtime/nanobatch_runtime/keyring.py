@@ -122,7 +122,15 @@ class Keyring:
 
     def derive(self, purpose: str) -> bytes:
         """Return 32 bytes for another use (signing page tokens, URLs), the same in every process with this first key."""
-        return HKDF(SHA256(), 32, None, f"nanobatch {purpose}".encode()).derive(self._keys[self._first])
+        return self.derive_all(purpose)[0]
+
+    def derive_all(self, purpose: str) -> tuple[bytes, ...]:
+        """Return what :meth:`derive` gives under each key of the ring, the encrypting one first.
+
+        Sign with the first and accept all: while keys rotate, replicas differ in which of them comes first.
+        """
+        info = f"nanobatch {purpose}".encode()
+        return tuple(HKDF(SHA256(), 32, None, info).derive(self._keys[key_id]) for key_id in self.key_ids)
 
 
 def fingerprint(secret_key: bytes, provider: str, api_key: str) -> str:

@@ -200,7 +200,9 @@ class FakeStorage(
 
     async def ListResults(self, request, context):
         self._known(request)
-        return storage_pb2.ListResultsResponse(results=[execution_pb2.Result(id=new_id())], next_cursor="next")
+        return storage_pb2.ListResultsResponse(
+            results=[execution_pb2.Result(id=new_id())], next_cursor="" if request.cursor else "next"
+        )
 
     async def GetResult(self, request, context):
         raise NotFoundError("There is no such result.", reason="RESULT_NOT_FOUND")
@@ -326,6 +328,8 @@ class World:
         settings = load(
             GatewaySettings,
             listen=options.pop("listen", "127.0.0.1:0"),
+            http=options.pop("http", "127.0.0.1:0"),
+            cors_origin=options.pop("cors_origin", ""),
             storage_target=self.storage.address,
             generator_target=self.generator.address,
             encryption_key=MASTER_KEY,

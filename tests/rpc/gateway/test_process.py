@@ -32,6 +32,7 @@ async def start(world: Any, **environment: str) -> asyncio.subprocess.Process:
             "TMPDIR": str(world.uploads),
             "ENCRYPTION_KEY": KEY,
             "NANOBATCH_GATEWAY_GRPC": "127.0.0.1:0",
+            "NANOBATCH_GATEWAY_HTTP": "127.0.0.1:0",
             "NANOBATCH_STORAGE_TARGET": world.storage.address,
             "NANOBATCH_GENERATOR_TARGET": world.generator.address,
             **environment,

@@ -19,6 +19,7 @@ from nanobatch_gateway.domain import WatchMessage
 from nanobatch_gateway.estimate import EstimateCost
 from nanobatch_gateway.fields import Violations, required_id
 from nanobatch_gateway.limits import WatchStreams
+from nanobatch_gateway.linking import Linker
 from nanobatch_gateway.pages import ListExecutions, ListResults
 from nanobatch_gateway.ports import Controls, Executions, Results
 from nanobatch_gateway.servicers.writing import STALL_LIMIT, writer
@@ -47,9 +48,10 @@ class ExecutionUseCases:
 class ExecutionServicer(execution_service_pb2_grpc.ExecutionServiceServicer):
     """Executions over gRPC; the contract stands in the proto."""
 
-    def __init__(self, use: ExecutionUseCases, *, stall: timedelta = STALL_LIMIT) -> None:
-        """``stall`` is how long a watcher may leave one message lying."""
+    def __init__(self, use: ExecutionUseCases, linker: Linker, *, stall: timedelta = STALL_LIMIT) -> None:
+        """``linker`` puts addresses into results; ``stall`` is how long a watcher may leave one message lying."""
         self._use = use
+        self._linker = linker
         self._stall = stall
 
     async def CreateExecution(self, request: pb.CreateExecutionRequest, context: Context) -> pb.CreateExecutionResponse:
@@ -81,12 +83,11 @@ class ExecutionServicer(execution_service_pb2_grpc.ExecutionServiceServicer):
         found.id("execution_id", request.execution_id, required=True)
         found.not_negative("after_revision", request.after_revision)
         found.raise_any()
-        write = writer(context, self._stall)
+        caller, write = current_caller(), writer(context, self._stall)
 
         async def send(message: WatchMessage) -> None:
-            await write(message.wire)
+            await write(message.wire + self._linker.piece(caller, message))
 
-        caller = current_caller()
         with self._use.streams.one_of(caller):
             await self._use.watch(caller, request.execution_id, request.after_revision, send)
         nothing: tuple[
@@ -124,16 +125,20 @@ class ExecutionServicer(execution_service_pb2_grpc.ExecutionServiceServicer):
 
     async def ListResults(self, request: pb.ListResultsRequest, context: Context) -> pb.ListResultsResponse:
         """See the proto."""
+        caller = current_caller()
         page = await self._use.list_results(
-            current_caller(),
+            caller,
             request.execution_id,
             states=request.states,
             size=request.page_size,
             token=request.page_token,
         )
-        return pb.ListResultsResponse(results=page.items, next_page_token=page.cursor)
+        return pb.ListResultsResponse(
+            results=[self._linker.result(caller, result) for result in page.items], next_page_token=page.cursor
+        )
 
     async def GetResult(self, request: pb.GetResultRequest, context: Context) -> pb.GetResultResponse:
         """See the proto."""
-        result = await self._use.results.get(current_caller(), required_id("result_id", request.result_id))
-        return pb.GetResultResponse(result=result)
+        caller = current_caller()
+        result = await self._use.results.get(caller, required_id("result_id", request.result_id))
+        return pb.GetResultResponse(result=self._linker.result(caller, result))

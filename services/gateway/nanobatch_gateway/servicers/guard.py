@@ -10,17 +10,13 @@ from typing import Any, TypeAlias, TypeVar
 
 import grpc
 
-from nanobatch_runtime.errors import Kind, NanobatchError
+from nanobatch_gateway.recheck import until_refused
 from nanobatch_runtime.lifecycle import cancel
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 T = TypeVar("T")
 
-RECHECK = timedelta(seconds=10)
-"""With what is remembered of a token (10 s) a revoked one ends its streams within 20 s, and the time of a question."""
-
 _END = object()
-_REFUSED = frozenset({Kind.UNAUTHENTICATED, Kind.PERMISSION_DENIED})
 
 
 def guarded(handler: Handler, recheck: Callable[[], Awaitable[None]], every: timedelta) -> Handler:
@@ -56,21 +52,11 @@ def guarded(handler: Handler, recheck: Callable[[], Awaitable[None]], every: tim
 
 @asynccontextmanager
 async def _guard(recheck: Callable[[], Awaitable[None]], every: timedelta) -> AsyncIterator[asyncio.Task[None]]:
-    task = asyncio.create_task(_until_refused(recheck, every), name="recheck")
+    task = asyncio.create_task(until_refused(recheck, every), name="recheck")
     try:
         yield task
     finally:
         await cancel(task)
-
-
-async def _until_refused(recheck: Callable[[], Awaitable[None]], every: timedelta) -> None:
-    while True:
-        await asyncio.sleep(every.total_seconds())
-        try:
-            await recheck()
-        except NanobatchError as error:
-            if error.kind in _REFUSED:
-                raise
 
 
 async def _unless(guard: asyncio.Task[None], work: Awaitable[T]) -> T:

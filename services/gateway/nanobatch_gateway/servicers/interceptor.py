@@ -10,7 +10,8 @@ import grpc
 
 from nanobatch_gateway.auth import RULES, Authenticator, Metadata, Rule, set_caller
 from nanobatch_gateway.domain import AdminOnlyError, Caller
-from nanobatch_gateway.servicers.guard import RECHECK, guarded
+from nanobatch_gateway.recheck import RECHECK
+from nanobatch_gateway.servicers.guard import guarded
 from nanobatch_runtime.errors import NanobatchError, PermissionDeniedError
 from nanobatch_runtime.rpc.interceptors import refusing
 

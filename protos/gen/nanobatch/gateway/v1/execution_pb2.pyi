@@ -670,9 +670,11 @@ class Result(_message.Message):
     master_image_id: _builtins.str
     """The provider's untouched bytes. Empty until they are there."""
     image_url: _builtins.str
-    """Signed address of the picture; empty until the gateway's HTTP port exists."""
+    """Signed address of the picture, the same for a user all day and good for one to two days; whoever has it may look.
+    Empty until there is a picture, and where the gateway has no HTTP port.
+    """
     thumbnail_url: _builtins.str
-    """Signed address of the thumbnail; empty until the gateway's HTTP port exists."""
+    """Signed address of the thumbnail; as `image_url`."""
     width: _builtins.int
     """Width of the picture in pixels; 0 until there is one."""
     height: _builtins.int

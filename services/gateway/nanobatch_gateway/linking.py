@@ -1,0 +1,42 @@
+"""Puts signed addresses of pictures into results, on their way to a client."""
+
+from __future__ import annotations
+
+from nanobatch.gateway.v1 import execution_pb2, execution_service_pb2
+from nanobatch_gateway.domain import Caller, PicturesOfResult, WatchMessage
+from nanobatch_gateway.ports import PictureLinks
+from nanobatch_gateway.translate import pictures_of
+
+
+class Linker:
+    """Makes what a client gets out of what storage and generators tell."""
+
+    def __init__(self, links: PictureLinks | None) -> None:
+        """Without ``links`` (no HTTP port) the addresses stay empty."""
+        self._links = links
+
+    def result(self, caller: Caller, result: execution_pb2.Result) -> execution_pb2.Result:
+        """Return the result with its addresses. The given one stays as it is: others may hold it, too."""
+        pictures = pictures_of(result)
+        if self._links is None or pictures is None:
+            return result
+        linked = execution_pb2.Result()
+        linked.CopyFrom(result)
+        linked.MergeFrom(self._addresses(self._links, caller, pictures))
+        return linked
+
+    def piece(self, caller: Caller, message: WatchMessage) -> bytes:
+        """Return what a watcher's message lacks: bytes to send behind those that all watchers share."""
+        if self._links is None or message.pictures is None:
+            return b""
+        addresses = self._addresses(self._links, caller, message.pictures)
+        return execution_service_pb2.WatchExecutionResponse(result=addresses).SerializeToString()
+
+    def update(self, caller: Caller, message: WatchMessage) -> execution_service_pb2.WatchExecutionResponse:
+        """Return a watcher's message, whole."""
+        return execution_service_pb2.WatchExecutionResponse.FromString(message.wire + self.piece(caller, message))
+
+    def _addresses(self, links: PictureLinks, caller: Caller, pictures: PicturesOfResult) -> execution_pb2.Result:
+        ids = (pictures.image_id, pictures.thumbnail_id)
+        image, thumbnail = (links.sign(caller, each, pictures.name) if each else "" for each in ids)
+        return execution_pb2.Result(image_url=image, thumbnail_url=thumbnail)
