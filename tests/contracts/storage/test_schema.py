@@ -29,7 +29,7 @@ def test_partial_indexes_keep_their_conditions(connection):
     query = "select sql from sqlite_master where type = 'index'" if sqlite else "select indexdef from pg_indexes"
     definitions = [row[0].lower() for row in connection.execute(text(query)) if row[0]]
     conditions = {definition.split(" where ", 1)[1] for definition in definitions if " where " in definition}
-    for word in ("ready_at", "expire_time", "request_id", "charged", "outcome", "is_default", "open_attempts"):
+    for word in ("pending", "processing", "expire_time", "request_id", "charged", "outcome", "is_default", "active"):
         assert any(word in condition for condition in conditions), word
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
@@ -35,7 +36,10 @@ _REPEATABLE_SQLSTATES = {"40P01", "40001", "55P03"}
 
 
 class DatabaseUnavailableError(UnavailableError):
-    """The database does not answer; nothing was changed, and a repeat is safe."""
+    """The database does not answer, or the answer to a commit was lost: what was asked for may be done or not.
+
+    A repeat is safe: leases, attempts and request ids recognise what is done already.
+    """
 
     reason = "DATABASE_UNAVAILABLE"
 
@@ -102,7 +106,7 @@ class Database:
         """Run ``work`` in a transaction and commit it. It may run several times; it must change nothing but the database.
 
         A caller that is cancelled does not cut the transaction: it ends by itself, so that no connection is left half-way.
-        Raises DatabaseUnavailableError where the database cannot be reached.
+        Raises DatabaseUnavailableError where the database cannot be reached, or was lost while it committed.
         """
         task = asyncio.create_task(self._write(work), name="transaction")
         self._running.add(task)
@@ -117,11 +121,17 @@ class Database:
     async def _write(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         deadline = time.monotonic() + _PATIENCE.total_seconds()
         while True:
+            committing = False
             try:
                 async with self._engine.writing() as connection:
-                    return await work(Transaction(connection, await self._now(connection)))
+                    outcome = await work(Transaction(connection, await self._now(connection)))
+                    committing = True
+                return outcome
             except DBAPIError as error:
-                if _is_repeatable(error) and time.monotonic() < deadline:
+                # A connection lost before the commit has changed nothing. One lost in it may have: then the caller is
+                # told that nobody knows, and asks again under its fence or request id, which recognise what is done.
+                lost = error.connection_invalidated and not committing
+                if (lost or _is_repeatable(error)) and time.monotonic() < deadline:
                     await asyncio.sleep(random.uniform(0.005, 0.05))  # noqa: S311  # lets the other one through
                     continue
                 if _is_unavailable(error):
@@ -134,8 +144,8 @@ class Database:
     async def read(self) -> AsyncIterator[Transaction]:
         """Open a transaction that only reads. Raises DatabaseUnavailableError where the database cannot be reached."""
         try:
-            async with self._engine.reading() as connection:
-                yield Transaction(connection, await self._now(connection))
+            async with AsyncExitStack() as stack:
+                yield await self._begin_reading(stack)
         except DBAPIError as error:
             if _is_unavailable(error):
                 raise DatabaseUnavailableError from error
@@ -146,6 +156,23 @@ class Database:
     async def look_at_clock(self, tx: Transaction) -> None:
         """Read the time anew: what follows is to count from now, not from before a wait for locks."""
         tx.now = await self._now(tx.connection)
+
+    async def _begin_reading(self, stack: AsyncExitStack) -> Transaction:
+        # A connection that died in the pool shows at the first statement, which asks for the time: that spares a ping.
+        # The pool then drops all of its age, so that the second one is new.
+        try:
+            return await self._try_reading(stack)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+        return await self._try_reading(stack)
+
+    async def _try_reading(self, stack: AsyncExitStack) -> Transaction:
+        async with AsyncExitStack() as opening:
+            connection = await opening.enter_async_context(self._engine.reading())
+            transaction = Transaction(connection, await self._now(connection))
+            stack.push_async_exit(opening.pop_all())
+        return transaction
 
     async def _now(self, connection: SqlConnection) -> datetime:
         if self._clock is not None:
@@ -179,4 +206,6 @@ def _is_repeatable(error: DBAPIError) -> bool:
 
 
 def _is_unavailable(error: DBAPIError) -> bool:
+    if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+        return False  # a statement that SQLite does not understand is a fault of ours, though the driver calls it operational
     return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)

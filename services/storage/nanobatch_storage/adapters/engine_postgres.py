@@ -4,28 +4,59 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from sqlalchemy import Dialect
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-_LIMITS = "-c statement_timeout=15000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=15000"
+_SETTINGS = {
+    "statement_timeout": "15s",
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "15s",
+}
+"""Limits of the server's side of a session: nothing that hangs here holds rows, or old row versions, for ever."""
+
+_CONNECTION = {
+    "application_name": "nanobatch-storage",
+    "connect_timeout": 5,
+    # A peer that is gone without a word (power, network) is noticed within half a minute, whatever was being waited for.
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+"""libpq's own; each may be given in the database's URL instead."""
+
+
+def connection_arguments(url: URL) -> dict[str, Any]:
+    """Return what a connection is opened with besides its URL, whose own parameters win."""
+    arguments = {name: value for name, value in _CONNECTION.items() if name not in url.query}
+    limits = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
+    own = url.query.get("options", "")
+    return {**arguments, "options": f"{limits} {own if isinstance(own, str) else ' '.join(own)}".strip()}
 
 
 class PostgresEngine:
     """See :class:`nanobatch_storage.adapters.database.SqlEngine`."""
 
-    def __init__(self, url: URL) -> None:
-        """Connect when first used."""
+    def __init__(self, url: URL, *, pool_size: int = 10, overflow: int = 10, wait_seconds: float = 10) -> None:
+        """Connect when first used: up to ``pool_size`` connections stay, and ``overflow`` more under load.
+
+        Who finds all of them taken waits for ``wait_seconds``, then gets a TimeoutError.
+        """
         self._engine = create_async_engine(
             url.set(drivername="postgresql+psycopg"),
-            pool_size=10,
-            max_overflow=10,
-            pool_timeout=10,
-            pool_pre_ping=True,
+            pool_size=pool_size,
+            max_overflow=overflow,
+            pool_timeout=wait_seconds,
             hide_parameters=True,  # prompts and keys' records do not belong in an error's text, which is logged
-            connect_args={"connect_timeout": 5, "options": _LIMITS},
+            connect_args=connection_arguments(url),
         )
+        # Every statement sees what was committed before it in either mode; this one spares BEGIN and COMMIT, and holds
+        # no snapshot open between two statements.
+        self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @property
     def dialect(self) -> Dialect:
@@ -40,8 +71,8 @@ class PostgresEngine:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """Open a transaction that only reads."""
-        async with self._engine.connect() as connection, connection.begin():
+        """Open what only reads."""
+        async with self._reader.connect() as connection:
             yield connection
 
     async def dispose(self) -> None:

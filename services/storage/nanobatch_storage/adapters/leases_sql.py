@@ -6,16 +6,16 @@ import math
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, ScalarSelect, bindparam, case, func, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, case, func, select, update
 
 from nanobatch_storage.adapters import jobs_sql, ledger_sql, rows, spending_sql
 from nanobatch_storage.adapters.credentials_sql import wipe_key_if_done
 from nanobatch_storage.adapters.database import Database, Transaction
 from nanobatch_storage.adapters.spending_sql import DayRoom
-from nanobatch_storage.adapters.tables import ACTIVE, buckets, credentials, executions, results
+from nanobatch_storage.adapters.tables import ACTIVE, PENDING, PROCESSING, buckets, credentials, executions, results
 from nanobatch_storage.domain import (
     RUNNABLE_EXECUTION_STATES,
     Attempt,
@@ -45,9 +45,11 @@ _UNSUSPECTED = results.c.crashes < bindparam("crashes_below")
 _ANY_CRASHES = 2**31 - 1
 
 
-def _first(state: ResultState, *conditions: ColumnElement[bool]) -> ScalarSelect[datetime]:
-    ours = (results.c.execution_id == executions.c.id, results.c.ready_at.is_not(None), results.c.state == state)
-    return select(func.min(results.c.ready_at)).where(*ours, *conditions).scalar_subquery()
+def _first(count: ColumnElement[int], *conditions: ColumnElement[bool]) -> ColumnElement[datetime]:
+    # Looked up only where the execution may run and its own counter says that there is something to find.
+    ours = results.c.execution_id == executions.c.id
+    first = select(func.min(results.c.ready_at)).where(ours, *conditions).scalar_subquery()
+    return case((executions.c.state.in_(sorted(RUNNABLE_EXECUTION_STATES)) & (count > 0), first))
 
 
 # Statements are built once: SQLAlchemy remembers the compiled form, and building one costs more than running it.
@@ -60,25 +62,23 @@ _SURVEY = select(
     executions.c.processing,
     executions.c.create_time,
     _in_flight().label("in_flight"),
-    _first(ResultState.PENDING, _UNSUSPECTED).label("first_waiting"),
-    _first(ResultState.PROCESSING).label("first_expiry"),
+    _first(executions.c.pending, PENDING, _UNSUSPECTED).label("first_waiting"),
+    _first(executions.c.processing, PROCESSING).label("first_expiry"),
 ).where(ACTIVE)
 _BUCKETS = select(buckets).where(buckets.c.id.in_(bindparam("ids", expanding=True)))
 _IN_FLIGHT = select(func.sum(_in_flight())).where(ACTIVE, executions.c.bucket_id == bindparam("bucket_id"))
-# PROCESSING sorts behind PENDING: descending brings lost leases first. The ids picked are locked and stay picked: unlike
-# UPDATE ... IN (SELECT ... LIMIT), no plan can take more of them.
-_PICK = (
+# One statement per index, each an ordered range of it: lost leases, oldest first, and what waits, in the prompts' order.
+# The rows picked are locked and stay picked: unlike UPDATE ... IN (SELECT ... LIMIT), no plan can take more of them.
+_PICK_LOST, _PICK_WAITING = (
     select(results)
-    .where(
-        results.c.execution_id == bindparam("execution_id"),
-        or_(
-            (results.c.state == ResultState.PENDING) & (results.c.ready_at <= bindparam("now")) & _UNSUSPECTED,
-            (results.c.state == ResultState.PROCESSING) & (results.c.ready_at <= bindparam("expired")),
-        ),
-    )
-    .order_by(results.c.state.desc(), results.c.batch_index, results.c.variation)
+    .where(results.c.execution_id == bindparam("execution_id"), results.c.ready_at <= bindparam("until"), *conditions)
+    .order_by(*order)
     .limit(bindparam("count"))
     .with_for_update(key_share=True, skip_locked=True)
+    for conditions, order in (
+        ([PROCESSING], [results.c.ready_at]),
+        ([PENDING, _UNSUSPECTED], [results.c.batch_index, results.c.variation]),
+    )
 )
 _KEY = select(credentials.c.id, credentials.c.record).where(credentials.c.id == bindparam("credential_id"))
 
@@ -89,6 +89,8 @@ class _Survey:
     user_in_flight: Counter[str]
     room: dict[str, int]
     look_again_at: datetime | None
+    with_lost: set[str] = field(default_factory=set)
+    """Executions that have leases which ran out."""
 
 
 class SqlLeases:
@@ -121,7 +123,8 @@ class SqlLeases:
         leases: list[Lease] = []
         touched: list[str] = []
         for execution_id, count in dealt.items():
-            taken, changed = await self._take_from(candidates[execution_id], count, suspects)
+            has_lost = execution_id in survey.with_lost
+            taken, changed = await self._take_from(candidates[execution_id], count, suspects, has_lost=has_lost)
             suspects -= sum(is_suspect(lease.result) for lease in taken)
             leases += taken
             if changed:
@@ -152,6 +155,7 @@ class SqlLeases:
                 survey.look_again_at = min(when, survey.look_again_at or when)
                 continue
             if row.first_expiry is not None and row.first_expiry <= expired:
+                survey.with_lost.add(row.id)
                 survey.room[row.bucket_id] += row.processing  # lost leases still count as in flight: they take no room
             survey.candidates.append(
                 Candidate(
@@ -171,7 +175,9 @@ class SqlLeases:
         window = bucket.calls_allowed(now)
         return window if bucket.needs_key_check(now) else window + math.ceil(window * self._ahead)
 
-    async def _take_from(self, candidate: Candidate, count: int, suspects: int) -> tuple[list[Lease], bool]:
+    async def _take_from(
+        self, candidate: Candidate, count: int, suspects: int, *, has_lost: bool
+    ) -> tuple[list[Lease], bool]:
         async def work(tx: Transaction) -> tuple[list[Lease], bool]:
             day = await spending_sql.lock_day(tx, candidate.user_id)
             bucket = await rows.lock_bucket(tx, candidate.bucket_id)
@@ -186,7 +192,7 @@ class SqlLeases:
             ):
                 return [], False
             before = execution.revision
-            picked, free = await self._pick(tx, execution, bucket, count, suspects)
+            picked, free = await self._pick(tx, execution, bucket, count, suspects, has_lost=has_lost)
             leased, out = await self._lease(tx, execution, picked, day, suspects)
             if execution.revision == before:
                 return [], False
@@ -212,7 +218,7 @@ class SqlLeases:
         return await self._database.write(work)
 
     async def _pick(
-        self, tx: Transaction, execution: Execution, bucket: Bucket, count: int, suspects: int
+        self, tx: Transaction, execution: Execution, bucket: Bucket, count: int, suspects: int, *, has_lost: bool
     ) -> tuple[list[Result], int]:
         """Lock up to ``count`` ready results; lost ones first, waiting ones as far as there are places.
 
@@ -221,24 +227,17 @@ class SqlLeases:
         in_flight = (await tx.connection.execute(_IN_FLIGHT, {"bucket_id": bucket.id})).scalar_one()
         room = self._places(bucket, tx.now) - int(in_flight or 0)
         free = bucket.calls_allowed(tx.now) - int(in_flight or 0)
-        names = {
-            "execution_id": execution.id,
-            "now": tx.now,
-            "expired": tx.now - self._loop_lag(),
-            "count": count,
-            "crashes_below": _crashes_below(suspects),
-        }
-        picked: list[Result] = []
-        for row in await tx.connection.execute(_PICK, names):
-            result = rows.result_from(row)
-            if result.state is ResultState.PENDING:
-                if room <= 0:
-                    continue
-                room -= 1
-            else:
-                free += 1  # it still counts as in flight
-            picked.append(result)
-        return picked, free
+        lost: list[Result] = []
+        if has_lost:
+            expired = {"execution_id": execution.id, "until": tx.now - self._loop_lag(), "count": count}
+            lost = [rows.result_from(row) for row in await tx.connection.execute(_PICK_LOST, expired)]
+            free += len(lost)  # they still count as in flight
+        count = min(count - len(lost), room)
+        if count <= 0:
+            return lost, free
+        below = _crashes_below(suspects)
+        ready = {"execution_id": execution.id, "until": tx.now, "count": count, "crashes_below": below}
+        return [*lost, *map(rows.result_from, await tx.connection.execute(_PICK_WAITING, ready))], free
 
     async def _lease(
         self, tx: Transaction, execution: Execution, picked: Sequence[Result], day: DayRoom | None, suspects: int

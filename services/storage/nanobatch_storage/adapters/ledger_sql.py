@@ -15,7 +15,7 @@ from nanobatch_storage import pacing, policy
 from nanobatch_storage.adapters import jobs_sql, rows
 from nanobatch_storage.adapters.credentials_sql import wipe_key_if_done
 from nanobatch_storage.adapters.database import Database, Transaction
-from nanobatch_storage.adapters.tables import ACTIVE, attempts, buckets, executions, images, results
+from nanobatch_storage.adapters.tables import ABANDONED, ACTIVE, attempts, buckets, executions, images, results
 from nanobatch_storage.domain import (
     RUNNABLE_EXECUTION_STATES,
     Attempt,
@@ -291,16 +291,7 @@ class SqlLedger:
         Returns the executions that changed.
         """
         async with self._database.read() as tx:
-            query = (
-                select(attempts.c.execution_id)
-                .join(results, results.c.id == attempts.c.result_id)
-                .where(
-                    attempts.c.charged.is_(None),
-                    results.c.state == ResultState.CANCELLED,
-                    results.c.lease_expires_at <= tx.now,
-                )
-                .distinct()
-            )
+            query = select(results.c.execution_id).where(ABANDONED, results.c.lease_expires_at <= tx.now).distinct()
             found = [row.execution_id for row in await tx.connection.execute(query)]
         for execution_id in found:
 

@@ -42,6 +42,7 @@ def _values(row: Row[Any] | Mapping[str, Any]) -> dict[str, Any]:
 def execution_from(row: Row[Any] | Mapping[str, Any]) -> Execution:
     """Return the execution of a row of ``executions``, or of its columns by name."""
     values = _values(row)
+    values.pop("active", None)  # the database computes it
     values["state"] = ExecutionState(values["state"])
     values["pause_reason"] = PauseReason(values["pause_reason"]) if values["pause_reason"] else None
     values["settings"] = settings_from(values["settings"])
@@ -189,7 +190,7 @@ def _update_of(table: Table, names: tuple[str, ...]) -> Update:
 
 @cache
 def _columns(table: Table) -> tuple[str, ...]:
-    return tuple(column.name for column in table.columns)
+    return tuple(column.name for column in table.columns if column.computed is None)
 
 
 def _table_of(thing: Execution | Result | Attempt | Bucket) -> Table:

@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Computed,
     DateTime,
     Dialect,
     Float,
@@ -24,7 +25,7 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
     false,
-    or_,
+    literal_column,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -77,6 +78,10 @@ def _id(name: str = "id", *args: Any, **options: Any) -> Column[str]:
 def _where(condition: str) -> dict[str, Any]:
     return {"postgresql_where": text(condition), "sqlite_where": text(condition)}
 
+
+_ACTIVE = "state in ('PENDING', 'PROCESSING') or processing > 0 or open_attempts > 0"
+_PENDING, _PROCESSING = "state = 'PENDING'", "state = 'PROCESSING'"
+_ABANDONED = "state = 'CANCELLED' and lease_expires_at is not null"
 
 users = Table(
     "users",
@@ -200,14 +205,12 @@ executions = Table(
     Column("create_time", UtcDateTime, nullable=False),
     Column("start_time", UtcDateTime),
     Column("end_time", UtcDateTime),
+    # Computed, so that the index over it changes with this one value and not with the counters beneath.
+    Column("active", Boolean, Computed(_ACTIVE)),
     Index("uq_executions_request", "user_id", "request_id", unique=True, **_where("request_id is not null")),
     Index("ix_executions_list", "user_id", "create_time", "id"),
     # The lease looks at these only: its cost grows with them, not with the results that wait in them.
-    Index(
-        "ix_executions_active",
-        "bucket_id",
-        **_where("state in ('PENDING', 'PROCESSING', 'PAUSED') or open_attempts > 0"),
-    ),
+    Index("ix_executions_active", "bucket_id", **_where("active")),
 )
 
 retry_requests = Table(
@@ -277,7 +280,11 @@ results = Table(
     Column("cost_micros", BigInteger, nullable=False),
     Column("uncertain_micros", BigInteger, nullable=False),
     UniqueConstraint("execution_id", "batch_index", "variation"),
-    Index("ix_results_ready", "execution_id", "ready_at", **_where("ready_at is not null")),
+    # One for each question that a lease asks: which is next, when is one due, which lease runs out first.
+    Index("ix_results_waiting", "execution_id", "batch_index", "variation", "ready_at", **_where(_PENDING)),
+    Index("ix_results_due", "execution_id", "ready_at", **_where(_PENDING)),
+    Index("ix_results_leased", "execution_id", "ready_at", **_where(_PROCESSING)),
+    Index("ix_results_abandoned", "lease_expires_at", **_where(_ABANDONED)),
     Index("ix_results_revision", "execution_id", "revision"),
 )
 
@@ -334,5 +341,12 @@ images = Table(
     Index("ix_images_expire", "expire_time", **_where("expire_time is not null")),
 )
 
-ACTIVE = or_(executions.c.state.in_(["PENDING", "PROCESSING", "PAUSED"]), executions.c.open_attempts > 0)
+# Conditions of partial indexes, word for word: neither database sees that a bound parameter fulfils one.
+ACTIVE = literal_column("executions.active", Boolean)
 """Executions that may have calls out or to come; what ``ix_executions_active`` indexes."""
+PENDING = results.c.state == literal_column("'PENDING'")
+"""Results that wait to be leased."""
+PROCESSING = results.c.state == literal_column("'PROCESSING'")
+"""Results that are leased."""
+ABANDONED = (results.c.state == literal_column("'CANCELLED'")) & results.c.lease_expires_at.is_not(None)
+"""Cancelled results that still have a lease, because a call of theirs is out."""
