@@ -1,10 +1,11 @@
-"""Who gets the next free slots: the user, then the execution, with the fewest calls in flight. Pure."""
+"""Who gets the next free slots: who has the fewest calls in flight; of equals, who was served longest ago. Pure."""
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -22,24 +23,59 @@ class Candidate:
     create_time: datetime
 
 
+class Turns:
+    """Who was served when, as far as this process knows; it only decides between equals.
+
+    Without it the oldest of many users with nothing in flight would be served again and again, and the others never.
+    Several storages deal each in turns of their own, which is as fair.
+    """
+
+    def __init__(self) -> None:
+        """Nobody was served yet."""
+        self._last: dict[str, int] = {}
+        self._count = 0
+
+    def last(self, name: str) -> int:
+        """Return the number of the last turn of a user or an execution; 0 where it had none."""
+        return self._last.get(name, 0)
+
+    def served(self, *names: str) -> None:
+        """Note that this is their turn."""
+        self._count += 1
+        self._last.update(dict.fromkeys(names, self._count))
+
+    def forget_all_but(self, names: AbstractSet[str]) -> None:
+        """Forget who has nothing to do any more."""
+        for name in self._last.keys() - names:
+            del self._last[name]
+
+
 def share(
-    candidates: Iterable[Candidate], *, slots: int, user_in_flight: Mapping[str, int], room: Mapping[str, int]
+    candidates: Iterable[Candidate],
+    *,
+    slots: int,
+    user_in_flight: Mapping[str, int],
+    room: Mapping[str, int],
+    turns: Turns,
 ) -> dict[str, int]:
     """Return how many slots each execution gets, in the order in which they were dealt.
 
     Slots are dealt one by one, so that a single prompt never waits behind another user's hundred. ``room`` is how many
-    more calls each bucket may have in flight.
+    more calls each bucket may have in flight. ``turns`` is kept up.
     """
     users = Counter(user_in_flight)
     left = dict(room)
     dealt: dict[str, int] = {}
-    queue: list[tuple[int, int, datetime, str, Candidate]] = []
+    queue: list[tuple[int, int, int, int, datetime, str, Candidate]] = []
 
     def push(candidate: Candidate) -> None:
-        count = dealt.get(candidate.execution_id, 0)
-        entry = (users[candidate.user_id], candidate.in_flight + count, candidate.create_time, candidate.execution_id)
-        heapq.heappush(queue, (*entry, candidate))
+        user, execution = candidate.user_id, candidate.execution_id
+        by_user = (users[user], turns.last(user))
+        by_execution = (candidate.in_flight + dealt.get(execution, 0), turns.last(execution))
+        heapq.heappush(queue, (*by_user, *by_execution, candidate.create_time, execution, candidate))
 
+    candidates = list(candidates)
+    turns.forget_all_but({name for one in candidates for name in (one.user_id, one.execution_id)} | set(user_in_flight))
     for candidate in candidates:
         push(candidate)
     while queue and slots:
@@ -51,6 +87,7 @@ def share(
             continue
         dealt[candidate.execution_id] = dealt.get(candidate.execution_id, 0) + 1
         users[candidate.user_id] += 1
+        turns.served(candidate.user_id, candidate.execution_id)
         left[candidate.bucket_id] -= 1
         slots -= 1
         push(candidate)

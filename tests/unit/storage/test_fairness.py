@@ -1,10 +1,11 @@
+import heapq
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanobatch_storage.fairness import Candidate, share
+from nanobatch_storage.fairness import Candidate, Turns, share
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -15,9 +16,9 @@ def candidate(
     return Candidate(execution, user, bucket or execution, in_flight, ready, START + timedelta(seconds=age))
 
 
-def deal(candidates, slots, *, user_in_flight=None, room=None):
+def deal(candidates, slots, *, user_in_flight=None, room=None, turns=None):
     room = {c.bucket_id: 1000 for c in candidates} if room is None else room
-    return share(candidates, slots=slots, user_in_flight=user_in_flight or Counter(), room=room)
+    return share(candidates, slots=slots, user_in_flight=user_in_flight or Counter(), room=room, turns=turns or Turns())
 
 
 def test_one_users_hundred_prompts_do_not_make_anothers_single_prompt_wait():
@@ -49,7 +50,7 @@ def test_a_full_bucket_gets_nothing_and_holds_nobody_back():
 )
 def test_never_more_than_slots_room_or_what_is_ready_and_never_less_than_possible(ready, users, slots, room):
     candidates = [candidate(f"e{i}", users[i], ready=n, bucket="one", age=i) for i, n in enumerate(ready)]
-    dealt = share(candidates, slots=slots, user_in_flight={}, room={"one": room})
+    dealt = deal(candidates, slots, room={"one": room})
     assert sum(dealt.values()) == min(slots, room, sum(ready))
     assert all(dealt.get(c.execution_id, 0) <= c.ready for c in candidates)
 
@@ -59,3 +60,53 @@ def test_equal_users_differ_by_one_slot_at_most(slots):
     candidates = [candidate(f"e{i}", f"u{i}", age=i) for i in range(7)]
     counts = [deal(candidates, slots).get(c.execution_id, 0) for c in candidates]
     assert max(counts) - min(counts) <= 1
+
+
+def jain(counts):
+    """Jain's fairness index: 1 where all have the same, 1/n where one has everything."""
+    return sum(counts) ** 2 / (len(counts) * sum(count * count for count in counts))
+
+
+def serve(executions, *, slots, calls, duration=lambda _user: 1):
+    """Play a queue in which slots free one by one; returns calls begun per user, and the longest wait for a turn."""
+    turns, begun, in_flight, out = Turns(), Counter(), Counter(), []
+    last, longest, now = dict.fromkeys((user for _, user in executions), 0.0), 0.0, 0.0
+    for number in range(calls):
+        if len(out) == slots:
+            now, _, execution, user = heapq.heappop(out)
+            in_flight[execution] -= 1
+            in_flight[user] -= 1
+        waiting = [
+            candidate(execution, user, in_flight=in_flight[execution], age=age)
+            for age, (execution, user) in enumerate(executions)
+        ]
+        (chosen,) = deal(waiting, 1, user_in_flight=Counter({u: in_flight[u] for u in last}), turns=turns)
+        user = dict(executions)[chosen]
+        begun[user] += 1
+        in_flight[chosen] += 1
+        in_flight[user] += 1
+        longest, last[user] = max(longest, now - last[user]), now
+        heapq.heappush(out, (now + duration(user), number, chosen, user))
+    return begun, max(longest, *(now - at for at in last.values()))
+
+
+def test_fifty_equal_users_over_ten_slots_are_served_equally_and_nobody_waits_longer_than_a_round():
+    users = [(f"e{number}", f"u{number}") for number in range(50)]
+    begun, longest = serve(users, slots=10, calls=500)
+    assert jain([begun[user] for _, user in users]) >= 0.99
+    assert longest <= 50 / 10 + 1
+
+
+def test_one_whose_calls_are_slow_takes_no_more_than_its_place():
+    users = [(f"e{number}", f"u{number}") for number in range(50)]
+    begun, longest = serve(users, slots=10, calls=500, duration=lambda user: 10 if user == "u0" else 1)
+    assert jain([begun[user] for _, user in users[1:]]) >= 0.99
+    assert longest <= 10 + 50 / 9
+
+
+def test_a_hundred_executions_of_one_user_do_not_outweigh_anothers_one():
+    flood = [(f"a{number}", "a") for number in range(100)]
+    begun, _ = serve([*flood, ("e", "b")], slots=3, calls=300)
+    assert abs(begun["a"] - begun["b"]) <= 3
+    begun, _ = serve([*flood, *((f"e{n}", f"u{n}") for n in range(9))], slots=4, calls=500)
+    assert jain(list(begun.values())) >= 0.99

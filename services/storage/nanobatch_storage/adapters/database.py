@@ -126,7 +126,6 @@ class Database:
                 async with self._engine.writing() as connection:
                     outcome = await work(Transaction(connection, await self._now(connection)))
                     committing = True
-                return outcome
             except DBAPIError as error:
                 # A connection lost before the commit has changed nothing. One lost in it may have: then the caller is
                 # told that nobody knows, and asks again under its fence or request id, which recognise what is done.
@@ -139,6 +138,8 @@ class Database:
                 raise
             except (PoolTimeoutError, OSError) as error:
                 raise DatabaseUnavailableError from error
+            else:
+                return outcome
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:

@@ -28,7 +28,7 @@ from nanobatch_storage.domain import (
     Result,
     ResultState,
 )
-from nanobatch_storage.fairness import Candidate, share
+from nanobatch_storage.fairness import Candidate, Turns, share
 from nanobatch_storage.policy import SUSPECT_CRASHES, is_suspect
 from nanobatch_storage.ports_queue import Taken
 
@@ -112,13 +112,20 @@ class SqlLeases:
         self._database = database
         self._duration = duration
         self._loop_lag = loop_lag
+        self._turns = Turns()
 
     async def take(self, slots: int, suspects: int = 0) -> Taken:
         """Lease up to ``slots`` results, at most ``suspects`` of them suspects: fairly, inside windows and caps."""
         async with self._database.read() as tx:
             survey = await self._survey(tx, suspects)
             now = tx.now
-        dealt = share(survey.candidates, slots=slots, user_in_flight=survey.user_in_flight, room=survey.room)
+        dealt = share(
+            survey.candidates,
+            slots=slots,
+            user_in_flight=survey.user_in_flight,
+            room=survey.room,
+            turns=self._turns,
+        )
         candidates = {candidate.execution_id: candidate for candidate in survey.candidates}
         leases: list[Lease] = []
         touched: list[str] = []
