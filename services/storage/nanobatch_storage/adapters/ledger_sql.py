@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from datetime import timedelta
 
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import bindparam, func, insert, select, update
 
 from nanobatch_runtime.failpoints import failpoint
 from nanobatch_runtime.ids import is_id
@@ -334,19 +334,18 @@ class SqlLedger:
 
 async def _end_call(tx: Transaction, execution: Execution, ended: EndedCall) -> bool:
     """Note the end of a call of ``execution``; returns whether it was news. What is not its open attempt tells nothing."""
-    if not is_id(ended.lease.lease_id) or not is_id(ended.lease.result_id):
+    if not all(map(is_id, (ended.attempt_id, ended.lease.lease_id, ended.lease.result_id))):
         return False
-    names = {"result_id": ended.lease.result_id, "lease_id": ended.lease.lease_id}
-    row = (await tx.connection.execute(_ATTEMPT, names)).one_or_none()
-    attempt = None if row is None else rows.attempt_from(row)
-    if attempt is None or attempt.id != ended.attempt_id or attempt.execution_id != execution.id:
-        return False
-    if attempt.charged is not None or attempt.answer_time is not None:
-        return False
-    attempt.answer_time = tx.now
-    execution.finishing += 1
-    await rows.save(tx, [attempt])
-    return True
+    names = {
+        "attempt_id": ended.attempt_id,
+        "ended_lease_id": ended.lease.lease_id,
+        "ended_result_id": ended.lease.result_id,
+        "of_execution_id": execution.id,
+        "at": tx.now,
+    }
+    is_news = (await tx.connection.execute(_END_CALL, names)).rowcount == 1
+    execution.finishing += is_news
+    return is_news
 
 
 async def close_lost(
@@ -398,8 +397,17 @@ def give_back(execution: Execution, result: Result) -> None:
 
 _OWNER = select(results.c.execution_id).where(results.c.id == bindparam("result_id")).scalar_subquery()
 _EXECUTION = select(executions).where(executions.c.id == _OWNER)
-_ATTEMPT = select(attempts).where(
-    attempts.c.lease_id == bindparam("lease_id"), attempts.c.result_id == bindparam("result_id")
+_END_CALL = (
+    update(attempts)
+    .where(
+        attempts.c.id == bindparam("attempt_id"),
+        attempts.c.lease_id == bindparam("ended_lease_id"),
+        attempts.c.result_id == bindparam("ended_result_id"),
+        attempts.c.execution_id == bindparam("of_execution_id"),
+        attempts.c.charged.is_(None),
+        attempts.c.answer_time.is_(None),
+    )
+    .values(answer_time=bindparam("at"))
 )
 _LOOK = (
     select(
@@ -415,7 +423,14 @@ _LOOK = (
     .where(results.c.id == bindparam("result_id"), attempts.c.lease_id == bindparam("lease_id"))
 )
 _LOCKED_EXECUTION = rows.for_update(_EXECUTION)
-_LOCKED_RESULT = rows.for_update(select(results).where(results.c.id == bindparam("result_id")))
+# The result and, where one was opened under this lease, its attempt. Only the result is locked: attempts change under the
+# lock of their execution alone, which is held by then.
+_LOCKED_RESULT = (
+    select(results, *(column.label(f"attempt_{column.name}") for column in attempts.c))
+    .outerjoin(attempts, (attempts.c.lease_id == bindparam("lease_id")) & (attempts.c.result_id == results.c.id))
+    .where(results.c.id == bindparam("result_id"))
+    .with_for_update(key_share=True, of=results)
+)
 _CALLS_OUT = select(func.sum(executions.c.open_attempts - executions.c.finishing)).where(
     executions.c.bucket_id == bindparam("bucket_id"), executions.c.id != bindparam("id"), ACTIVE
 )
@@ -426,16 +441,14 @@ async def _fenced(tx: Transaction, lease: LeaseRef) -> tuple[Execution, Result, 
     """Return execution, result and attempt of a lease that is still the current one, locked in that order."""
     if not (is_id(lease.result_id) and is_id(lease.lease_id)):
         raise LeaseLostError
-    names = {"result_id": lease.result_id}
-    row = (await tx.connection.execute(_LOCKED_EXECUTION, names)).one_or_none()
+    row = (await tx.connection.execute(_LOCKED_EXECUTION, {"result_id": lease.result_id})).one_or_none()
     if row is None:
         raise LeaseLostError
-    result_row = (await tx.connection.execute(_LOCKED_RESULT, names)).one_or_none()
-    if result_row is None:
+    names = {"result_id": lease.result_id, "lease_id": lease.lease_id}
+    both = (await tx.connection.execute(_LOCKED_RESULT, names)).one_or_none()
+    if both is None:
         raise LeaseLostError
-    attempt_row = (await tx.connection.execute(_ATTEMPT, {**names, "lease_id": lease.lease_id})).one_or_none()
-    result = rows.result_from(result_row)
-    attempt = None if attempt_row is None else rows.attempt_from(attempt_row)
+    result, attempt = rows.result_and_attempt_from(both)
     # A commit whose answer was lost has dropped the lease: its attempt knows it.
     told_before = attempt is not None and attempt.charged is not None and attempt.outcome != "CRASHED"
     if result.lease_id != lease.lease_id and not told_before:

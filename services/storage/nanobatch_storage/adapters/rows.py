@@ -49,20 +49,29 @@ def execution_from(row: Row[Any] | Mapping[str, Any]) -> Execution:
     return Execution(**values, stored=values)
 
 
-def result_from(row: Row[Any]) -> Result:
-    """Return the result of a row of ``results``."""
-    values = dict(row._mapping)  # noqa: SLF001  # as above
+def result_from(row: Row[Any] | Mapping[str, Any]) -> Result:
+    """Return the result of a row of ``results``, or of its columns by name."""
+    values = _values(row)
     values["state"] = ResultState(values["state"])
     values["error_charged"] = Charged(values["error_charged"]) if values["error_charged"] else None
     values["reference_image_ids"] = tuple(values["reference_image_ids"])
     return Result(**values, stored=values)
 
 
-def attempt_from(row: Row[Any]) -> Attempt:
-    """Return the attempt of a row of ``attempts``."""
-    values = dict(row._mapping)  # noqa: SLF001  # as above
+def attempt_from(row: Row[Any] | Mapping[str, Any]) -> Attempt:
+    """Return the attempt of a row of ``attempts``, or of its columns by name."""
+    values = _values(row)
     values["charged"] = Charged(values["charged"]) if values["charged"] else None
     return Attempt(**values, stored=values)
+
+
+def result_and_attempt_from(row: Row[Any]) -> tuple[Result, Attempt | None]:
+    """Return both of a row of ``results`` joined with ``attempts``, whose columns follow and may all be null."""
+    values, width = tuple(row), len(tables.results.c)
+    result = result_from(dict(zip(_columns(tables.results), values[:width], strict=True)))
+    if values[width] is None:
+        return result, None
+    return result, attempt_from(dict(zip(_columns(tables.attempts), values[width:], strict=True)))
 
 
 def bucket_from(row: Row[Any] | Mapping[str, Any]) -> Bucket:
