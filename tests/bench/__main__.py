@@ -21,6 +21,7 @@ from nanobatch.gateway.v1 import execution_service_pb2 as pb
 from nanobatch.gateway.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from nanobatch_client import Client
 from nanobatch_client.errors import NanobatchError
+from tests.bench import queue
 from tests.bench.schedule import makespan
 from tests.processes import ROOT, Product, product, upstream
 
@@ -202,6 +203,10 @@ BENCHES = {
     "cpu": bench_cpu,
     "events": bench_events,
     "memory": bench_memory,
+    "lease": queue.bench_lease,
+    "queue": queue.bench_queue,
+    "scaling": queue.bench_scaling,
+    "flood": queue.bench_flood,
 }
 
 
