@@ -30,7 +30,8 @@ async def counted(database_url):
 
         @event.listens_for(engine, "before_cursor_execute")
         def note(_connection, _cursor, statement, *_):
-            sent.append(statement)
+            if not statement.startswith("BEGIN"):
+                sent.append(statement)
 
         yield database, sent
 
