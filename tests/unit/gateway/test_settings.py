@@ -146,3 +146,45 @@ def test_a_missing_encryption_key_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("ENCRYPTION_KEY")
     with pytest.raises(SettingsError, match="ENCRYPTION_KEY"):
         load(GatewaySettings)
+
+
+@pytest.mark.parametrize("address", [address for address in LOOPBACK if not address.startswith("unix:")])
+def test_the_http_port_may_be_on_loopback(address: str) -> None:
+    assert load(GatewaySettings, http=address).http == address
+
+
+@pytest.mark.parametrize("address", FOREIGN)
+def test_without_a_login_the_http_port_is_nowhere_else(address: str) -> None:
+    with pytest.raises(SettingsError, match="NANOBATCH_GATEWAY_HTTP"):
+        load(GatewaySettings, http=address)
+
+
+@pytest.mark.parametrize("address", [*NO_ADDRESS, "unix:/tmp/http", "on"])
+def test_what_is_no_http_address_is_named(address: str) -> None:
+    with pytest.raises(SettingsError, match="NANOBATCH_GATEWAY_HTTP"):
+        load(GatewaySettings, http=address)
+
+
+def test_the_http_port_can_be_left_out() -> None:
+    assert load(GatewaySettings, http=" OFF ").http == "off"
+
+
+def test_a_port_on_every_address_must_know_its_name() -> None:
+    everywhere = {"auth": "token", "http": "0.0.0.0:8080"}
+    with pytest.raises(SettingsError, match="NANOBATCH_PUBLIC_URL"):
+        load(GatewaySettings, **everywhere)
+    assert load(GatewaySettings, **everywhere, public_url="https://a.example/").public_url == "https://a.example"
+
+
+@pytest.mark.parametrize(
+    "url", ["a.example", "ftp://a.example", "https://u:p@a.example", "https://a.example?x", "https://"]
+)
+def test_what_browsers_cannot_reach_is_no_public_address(url: str) -> None:
+    with pytest.raises(SettingsError, match="NANOBATCH_PUBLIC_URL"):
+        load(GatewaySettings, public_url=url)
+
+
+@pytest.mark.parametrize("origins", ["*", "a.example", "https://a.example/", "https://a.example, *", "null"])
+def test_origins_are_named_whole(origins: str) -> None:
+    with pytest.raises(SettingsError, match="CORS_ORIGIN"):
+        load(GatewaySettings, cors_origin=origins)
