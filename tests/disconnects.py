@@ -159,6 +159,7 @@ class _House:
                 gateway = load(
                     GatewaySettings,
                     listen=address,
+                    http="off",
                     storage_target=storage.address,
                     generator_target="ipv4:" + ",".join(generators),
                     encryption_key=KEY,
