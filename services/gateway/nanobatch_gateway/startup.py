@@ -36,7 +36,7 @@ class Startup:
 
     async def run(self) -> None:
         """Try until it works. Raises only what no repeat can mend: ENCRYPTION_KEY or NANOBATCH_ADMIN_TOKEN are wrong."""
-        failures = 0
+        failures, said = 0, ""
         while True:
             try:
                 await self._first_user()
@@ -51,10 +51,12 @@ class Startup:
                 raise
             except NanobatchError as error:
                 failures += 1
-                _log.warning("gateway.waits_for_storage", failures=failures, reason=error.reason)
+                if error.reason != said:  # a line for each reason, not for each try
+                    said = error.reason
+                    _log.warning("gateway.waits_for_storage", reason=error.reason, detail=error.message)
                 await asyncio.sleep(full_jitter(failures, base=_FIRST_WAIT, cap=_LONGEST_WAIT).total_seconds())
             else:
-                _log.info("gateway.storage_met")
+                _log.info("gateway.storage_met", failures=failures)
                 return
 
     async def _shared_secret(self) -> bytes:

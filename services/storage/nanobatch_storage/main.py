@@ -36,17 +36,27 @@ def run(settings: StorageSettings) -> int:
 
 async def _serve(settings: StorageSettings) -> int:
     signalled = asyncio.create_task(wait_for_signal(), name="signal")
+    opened = asyncio.Event()
+    serving = asyncio.create_task(_serve_until(signalled, opened, settings), name="storage")
     try:
-        async with open_app(settings) as app:
-            _log.info("storage.listening", address=app.address)
-            _log.info("storage.draining", signal=await signalled)
+        await asyncio.wait({signalled, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if opened.is_set() or serving.done():
+            await serving
     except (NanobatchError, SettingsError, OSError) as error:
         reason = error.reason if isinstance(error, NanobatchError) else type(error).__name__
         _log.error("storage.cannot_serve", reason=reason, message=str(error))  # no trace needed
         return 1
     finally:
+        await cancel(serving)
         await cancel(signalled)
     return 0
+
+
+async def _serve_until(signalled: asyncio.Task[str], opened: asyncio.Event, settings: StorageSettings) -> None:
+    async with open_app(settings) as app:
+        opened.set()
+        _log.info("storage.listening", address=app.address)
+        _log.info("storage.draining", signal=await signalled)
 
 
 if __name__ == "__main__":

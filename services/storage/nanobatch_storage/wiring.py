@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import structlog
 from sqlalchemy.engine import make_url
 
 from nanobatch.storage.v1 import (
@@ -20,6 +22,7 @@ from nanobatch.storage.v1 import (
     lease_service_pb2,
     lease_service_pb2_grpc,
 )
+from nanobatch_runtime.backoff import full_jitter
 from nanobatch_runtime.bus import Bus, MemoryBus, open_redis_bus
 from nanobatch_runtime.clock import Clock, SystemClock
 from nanobatch_runtime.lifecycle import LoopLag
@@ -30,14 +33,16 @@ from nanobatch_storage.adapters.accounts_sql import SqlAccounts
 from nanobatch_storage.adapters.blobs_obstore import open_blobs
 from nanobatch_storage.adapters.changes_sql import SqlChangeLog
 from nanobatch_storage.adapters.control_sql import SqlControl
-from nanobatch_storage.adapters.database import Database, open_database
+from nanobatch_storage.adapters.database import Database, DatabaseUnavailableError, open_database
 from nanobatch_storage.adapters.executions_sql import SqlExecutions
 from nanobatch_storage.adapters.images_sql import SqlImages
 from nanobatch_storage.adapters.leases_sql import SqlLeases
 from nanobatch_storage.adapters.ledger_sql import SqlLedger
 from nanobatch_storage.adapters.owner_flock import owning
+from nanobatch_storage.adapters.owner_postgres import claiming
 from nanobatch_storage.adapters.tokens_sql import SqlTokens
 from nanobatch_storage.adapters.users_sql import SqlUsers
+from nanobatch_storage.adapters.waiting_room import waiting_room
 from nanobatch_storage.lease import announce
 from nanobatch_storage.ports import Blobs, Images
 from nanobatch_storage.ports_queue import Leases, Ledger
@@ -46,6 +51,11 @@ from nanobatch_storage.servicers.executions import ExecutionServicer
 from nanobatch_storage.servicers.images import ImageServicer
 from nanobatch_storage.servicers.leases import LeaseServicer
 from nanobatch_storage.settings import StorageSettings
+
+_log = structlog.get_logger("nanobatch.storage")
+
+_FIRST_WAIT = timedelta(milliseconds=200)
+_LONGEST_WAIT = timedelta(seconds=2)
 
 SERVICE_NAMES = tuple(
     service.full_name
@@ -89,7 +99,8 @@ async def open_app(
 
     ``address`` replaces the settings' one; ``clock`` the database's own. ``sole_owner`` is given where generators live
     in this very process: all leases of a process before it run out at once, and none runs out while its loop was
-    blocked. Raises NanobatchError where the database is in use or away, or the address is taken; SettingsError.
+    blocked. A PostgreSQL that is away is waited for, unless ``sole_owner`` is given. Raises NanobatchError where the
+    database is in use, or the address is taken; SettingsError.
     """
     url = make_url(settings.database_url)
     async with AsyncExitStack() as stack:
@@ -97,7 +108,11 @@ async def open_app(
             bus = await stack.enter_async_context(open_redis_bus(settings.redis)) if settings.redis else MemoryBus()
         if url.get_backend_name() == "sqlite":
             stack.enter_context(owning(Path(url.database or "")))
-        await migrate.upgrade(settings.database_url)
+            await migrate.upgrade(settings.database_url)
+        else:
+            alone = sole_owner is not None or not settings.redis
+            door = None if sole_owner is not None else address or settings.listen
+            await stack.enter_async_context(_met(settings.database_url, alone=alone, door=door))
         database = await stack.enter_async_context(open_database(settings.database_url, clock))
         blobs, images = open_blobs(settings.blob_url), SqlImages(database)
         window = float(settings.credential_window)
@@ -138,6 +153,37 @@ async def open_app(
         stack.push_async_callback(stop)
         await server.start()
         yield App(server, database, bus)
+
+
+@asynccontextmanager
+async def _met(database_url: str, *, alone: bool, door: str | None) -> AsyncGenerator[None]:
+    """Claim a PostgreSQL and bring its schema up to date, waiting for it at ``door`` (None: not at all)."""
+    async with AsyncExitStack() as claim:
+        async with AsyncExitStack() as room:
+            failures = 0
+            while True:
+                try:
+                    await claim.enter_async_context(claiming(make_url(database_url), alone=alone))
+                    await migrate.upgrade(database_url)
+                    break
+                except (DatabaseUnavailableError, migrate.MigrationUnavailableError) as error:
+                    await claim.aclose()
+                    if door is None:
+                        raise
+                    if not failures:
+                        _log.warning("storage.waits_for_database", detail=_first_line(error))
+                        await room.enter_async_context(waiting_room(door, SERVICE_NAMES))
+                    failures += 1
+                    await asyncio.sleep(full_jitter(failures, base=_FIRST_WAIT, cap=_LONGEST_WAIT).total_seconds())
+            if failures:
+                _log.info("storage.database_met", failures=failures)
+        yield
+
+
+def _first_line(error: Exception) -> str:
+    """Say what the driver said: it names addresses and users, never a password."""
+    cause = error.__cause__
+    return str(getattr(cause, "orig", None) or cause or error).strip().partition("\n")[0]
 
 
 def _tidying(images: Images, blobs: Blobs) -> Sequence[sweep.Pass]:
