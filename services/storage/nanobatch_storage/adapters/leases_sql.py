@@ -65,7 +65,8 @@ _SURVEY = select(
     _first(executions.c.pending, PENDING, _UNSUSPECTED).label("first_waiting"),
     _first(executions.c.processing, PROCESSING).label("first_expiry"),
 ).where(ACTIVE)
-_BUCKETS = select(buckets).where(buckets.c.id.in_(bindparam("ids", expanding=True)))
+# Not by a list of ids: a text as long as that is parsed anew each time.
+_BUCKETS = select(buckets).where(buckets.c.id.in_(select(executions.c.bucket_id).where(ACTIVE)))
 _IN_FLIGHT = select(func.sum(_in_flight())).where(ACTIVE, executions.c.bucket_id == bindparam("bucket_id"))
 # One statement per index, each an ordered range of it: lost leases, oldest first, and what waits, in the prompts' order.
 # The rows picked are locked and stay picked: unlike UPDATE ... IN (SELECT ... LIMIT), no plan can take more of them.
@@ -145,13 +146,13 @@ class SqlLeases:
         for row in active:
             survey.user_in_flight[row.user_id] += row.in_flight
             in_flight[row.bucket_id] += row.in_flight
-        found = await tx.connection.execute(_BUCKETS, {"ids": list(in_flight)})
+        found = await tx.connection.execute(_BUCKETS)
         by_id = {row.id: rows.bucket_from(row) for row in found}
         for bucket in by_id.values():
             survey.room[bucket.id] = self._room(bucket, in_flight[bucket.id], tx.now)
         expired = tx.now - self._loop_lag()
         for row in active:
-            if row.state not in RUNNABLE_EXECUTION_STATES:
+            if row.state not in RUNNABLE_EXECUTION_STATES or row.bucket_id not in by_id:  # it ended between the two
                 continue
             cooling_until = by_id[row.bucket_id].cooldown_until
             times = [time for time in (row.first_waiting, row.first_expiry) if time is not None]
