@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
 import subprocess
 from io import BytesIO
@@ -13,7 +14,10 @@ import httpx
 from PIL import Image
 from processes import ROOT, free_port, product
 
+from nanobatch_client import Client
 from nanobatch_client.models import ResultState
+from nanobatch_gateway.http.access import ROUTES, Access
+from nanobatch_runtime.ids import new_id
 from nanobatch_runtime.testing import eventually
 
 MODEL, CANARY = "gemini-2.5-flash-image", "AIzaCanaryCanaryCanaryCanaryCanary12345"
@@ -94,3 +98,65 @@ async def test_a_key_that_comes_over_http_is_used_and_nowhere_to_be_found(tmp_pa
             assert len(gemini.calls) == 2
     for path in (path for path in tmp_path.rglob("*") if path.is_file()):
         assert CANARY.encode() not in path.read_bytes(), path
+
+
+async def test_with_tokens_every_route_has_its_lock_and_what_is_foreign_is_nothing(tmp_path):
+    port, operators = free_port(), "operator-" + os.urandom(16).hex()
+    environment = {
+        "NANOBATCH_GATEWAY_HTTP": f"127.0.0.1:{port}",
+        "NANOBATCH_AUTH": "token",
+        "NANOBATCH_ADMIN_TOKEN": operators,
+        "NANOBATCH_SANDBOX_DELAY": "30",
+    }
+    base = f"http://127.0.0.1:{port}"
+    with product(tmp_path, environment=environment) as running:
+        async with (
+            Client(running.target, token=operators) as admin,
+            httpx.AsyncClient(base_url=base, timeout=60) as web,
+        ):
+
+            async def up() -> bool:
+                try:
+                    return (await web.get(f"/api/executions/{new_id()}", headers=bearer(operators))).status_code == 404
+                except httpx.TransportError:
+                    return False
+
+            await eventually(up, within=60)
+            users = [await admin.create_user(name) for name in ("anna", "ben")]
+            anna, ben = [await admin.create_token("test", user_id=user.id) for user in users]
+            form = {"model": (None, "sandbox"), "prompts_text": (None, "a red boat")}
+            made = await web.post("/api/nano-banana/execute", files=form, headers=bearer(anna.secret))
+            assert made.status_code == 200, made.text
+            mine = made.json()["data"]["execution_id"]
+
+            locked = [route for route, rule in ROUTES.items() if rule.access is Access.USER]
+            assert len(locked) >= 4
+            for route in locked:
+                method, path = route.replace("{execution_id}", mine).split(" ")
+                for headers in (
+                    [],
+                    [("Authorization", "Bearer rubbish")],
+                    [("Authorization", f"Basic {anna.secret}")],
+                    [("Authorization", f"Bearer {anna.secret[:-1]}")],
+                    [("Authorization", f"Bearer {anna.secret}"), ("Authorization", f"Bearer {anna.secret}")],
+                ):
+                    refused = await web.request(method, path, headers=headers)
+                    assert refused.status_code == 401, (route, headers)
+                    assert refused.headers["www-authenticate"] == "Bearer"
+
+            for path in ("", "/results", "/events"):
+                answers = [
+                    await web.get(f"/api/executions/{each}{path}", headers=bearer(ben.secret))
+                    for each in (mine, new_id())
+                ]
+                assert {(answer.status_code, answer.content) for answer in answers} == {(404, answers[0].content)}
+
+            async with web.stream("GET", f"/api/executions/{mine}/events", headers=bearer(anna.secret)) as events:
+                assert events.status_code == 200
+                await admin.revoke_token(anna.token.id)
+                said = "".join([text async for text in events.aiter_text()])
+            assert "UNAUTHENTICATED" in said or "TOKEN" in said
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
