@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from functools import partial
@@ -106,6 +106,17 @@ class Hub:
 
     def estimate(self, running: list[Estimate], now: datetime, *, idle: bool) -> None:
         """Give light progress: of results that run here, and, where none does (``idle``), why the execution waits."""
+        self.estimate_calls(running)
+        stats = self._replica.stats
+        if self.ended or stats is None:
+            return
+        waiting = self._reason_to_wait(now) if idle and not self._processing else None
+        if waiting != self._waiting:
+            self._waiting = waiting
+            self._replica.tell("", self._messages.progress(Estimate("", waiting=waiting), stats))
+
+    def estimate_calls(self, running: Sequence[Estimate]) -> None:
+        """Give light progress of results, wherever they run."""
         stats = self._replica.stats
         if self.ended or stats is None:
             return
@@ -114,10 +125,6 @@ class Hub:
             if row is None or not row.running:  # committed a moment ago: no guess may follow a final state
                 continue
             self._replica.tell(item.result_id, self._messages.progress(item, stats))
-        waiting = self._reason_to_wait(now) if idle and not self._processing else None
-        if waiting != self._waiting:
-            self._waiting = waiting
-            self._replica.tell("", self._messages.progress(Estimate("", waiting=waiting), stats))
 
     def _is_final(self, error: NanobatchError) -> bool:
         if error.kind is Kind.NOT_FOUND:

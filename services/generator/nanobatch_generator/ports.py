@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -168,6 +168,18 @@ class Changes(Protocol):
 
     async def latency(self, model: str) -> Latency:
         """Return the latency history of a model. Raises NanobatchError."""
+        ...
+
+
+class Peers(Protocol):
+    """The other generators. What is told may be lost, and nothing but guesses is."""
+
+    async def tell(self, execution_id: str, estimates: Sequence[Estimate]) -> bool:
+        """Tell those with watchers of this execution; whether there seem to be any. Raises nothing, waits a second at most."""
+        ...
+
+    def listening(self, execution_id: str, heard: Callable[[Sequence[Estimate]], None]) -> AbstractContextManager[None]:
+        """Hear what others tell of an execution while the context is open."""
         ...
 
 

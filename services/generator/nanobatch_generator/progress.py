@@ -11,18 +11,23 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import timedelta
 
-from nanobatch_generator.domain import RevisionUnknownError, Viewer, WatchMovedError
+from nanobatch_generator.domain import Estimate, RevisionUnknownError, Viewer, WatchMovedError
 from nanobatch_generator.hub import Hub
 from nanobatch_generator.latency import Latencies, estimate
-from nanobatch_generator.ports import Changes, Messages
+from nanobatch_generator.ports import Changes, Messages, Peers
 from nanobatch_generator.running import InFlight, Phase
 from nanobatch_runtime.clock import Clock
+from nanobatch_runtime.lifecycle import check_cancelled
 
 _TICK = timedelta(seconds=1)
 # Guesses are spread over the tick: all of them at once to all watchers would hold up a commit's event by tens of ms.
 _PARTS = 10
 # And with many results in flight each of them gets its guess less often than every tick.
 _MOST_PER_PART = 4
+# What other generators are told is spread likewise, in fewer messages.
+_PEER_PARTS = 4
+# An execution that nobody watches elsewhere is told of again after so many ticks.
+_UNHEARD_TICKS = 3
 # A page that reloads comes back within this time to a hub that is still warm.
 _LINGER = timedelta(seconds=2)
 _PATIENCE = timedelta(seconds=30)
@@ -39,6 +44,7 @@ class Progress:
         in_flight: InFlight,
         latencies: Latencies,
         clock: Clock,
+        peers: Peers | None = None,
         tick: timedelta = _TICK,
         linger: timedelta = _LINGER,
         patience: timedelta = _PATIENCE,
@@ -53,6 +59,7 @@ class Progress:
         self._in_flight = in_flight
         self._latencies = latencies
         self._clock = clock
+        self._peers = peers
         self._tick = tick.total_seconds()
         self._linger = linger.total_seconds()
         self._patience = patience
@@ -65,6 +72,8 @@ class Progress:
         """Own the hubs and give their guesses until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
+            if self._peers is not None:
+                tasks.create_task(self._tell(self._peers), name="progress-peers")
             for turn in itertools.count():
                 await asyncio.sleep(self._tick / _PARTS)
                 await self._guess(turn)
@@ -104,10 +113,16 @@ class Progress:
             return found[0]
         hub = Hub(execution_id, self._changes, self._messages, patience=self._patience)
         # In a context of its own: the first watcher's deadline is not the subscription's.
-        task = tasks.create_task(hub.follow(), name=f"hub-{execution_id}", context=contextvars.Context())
+        task = tasks.create_task(self._follow(hub), name=f"hub-{execution_id}", context=contextvars.Context())
         task.add_done_callback(lambda _: self._forget(hub))
         self._hubs[execution_id] = hub, task
         return hub
+
+    async def _follow(self, hub: Hub) -> None:
+        if self._peers is None:
+            return await hub.follow()
+        with self._peers.listening(hub.execution_id, hub.estimate_calls):
+            return await hub.follow()
 
     def _forget(self, hub: Hub) -> None:
         found = self._hubs.get(hub.execution_id)
@@ -134,3 +149,20 @@ class Progress:
                 if work.phase is not Phase.PREPARING and hash(work.lease.ref) % parts == turn % parts
             ]
             hub.estimate(guesses, now, idle=not works)
+
+    async def _tell(self, peers: Peers) -> None:
+        """Tell other generators of what runs here, where somebody watches it there."""
+        unheard: dict[str, int] = {}
+        for turn in itertools.count():
+            await asyncio.sleep(self._tick / _PEER_PARTS)
+            check_cancelled()
+            by_execution: dict[str, list[Estimate]] = {}
+            for work in self._in_flight:
+                if work.phase is Phase.PREPARING or hash(work.lease.ref) % _PEER_PARTS != turn % _PEER_PARTS:
+                    continue
+                guess = estimate(work.lease.ref.result_id, work.elapsed, self._latencies.of(work.lease.model))
+                by_execution.setdefault(work.lease.execution_id, []).append(guess)
+            unheard = {name: until for name, until in unheard.items() if until > turn}
+            for execution_id, guesses in by_execution.items():
+                if execution_id not in unheard and not await peers.tell(execution_id, guesses):
+                    unheard[execution_id] = turn + _UNHEARD_TICKS * _PEER_PARTS

@@ -15,6 +15,7 @@ from nanobatch.generator.v1.generator_service_pb2_grpc import add_GeneratorServi
 from nanobatch_generator.adapters.changes_grpc import GrpcChanges
 from nanobatch_generator.adapters.images_grpc import GrpcImages
 from nanobatch_generator.adapters.leases_grpc import GrpcLeaseExtender, GrpcLeases
+from nanobatch_generator.adapters.peers_redis import RedisPeers
 from nanobatch_generator.adapters.sink_grpc import GrpcSink
 from nanobatch_generator.adapters.spare_process import SpareProcesses
 from nanobatch_generator.finish import Finish, Replay
@@ -35,6 +36,7 @@ from nanobatch_generator.worker import Worker
 from nanobatch_runtime.clock import SystemClock
 from nanobatch_runtime.lifecycle import cancel
 from nanobatch_runtime.pictures import PictureChecker
+from nanobatch_runtime.redis import RedisPubSub
 from nanobatch_runtime.rpc import options
 from nanobatch_runtime.rpc.channel import open_channel
 from nanobatch_runtime.rpc.server import RpcServer
@@ -128,12 +130,16 @@ async def open_app(
             concurrency=settings.concurrency,
             spare_processes=settings.spare_processes,
         )
+        peers = None
+        if settings.redis:
+            peers = RedisPeers(await stack.enter_async_context(RedisPubSub.connected(settings.redis)))
         progress = Progress(
             changes=changes,
             messages=WatchMessages(),
             in_flight=in_flight,
             latencies=latencies,
             clock=SystemClock(),
+            peers=peers,
             lasting=options.LONGEST_STREAM,
         )
         server = RpcServer(settings.listen, [_SERVICE], interceptors=internal_door(settings.service_token))
