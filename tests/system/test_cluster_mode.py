@@ -59,8 +59,8 @@ async def test_storage_waits_for_its_database_says_so_once_and_may_be_stopped_me
             assert await health(services.storage_target) == NOT_SERVING
             assert await health(services.target) == NOT_SERVING
             server.start()
-            await eventually(lambda: serving(services.storage_target), within=30)
-            await eventually(lambda: serving(services.target), within=30)
+            await eventually(lambda: serving(services.storage_target), within=90)
+            await eventually(lambda: serving(services.target), within=90)
             assert services.log("later").count("storage.waits_for_database") == 1
             assert "storage.database_met" in services.log("later")
             # A line for each reason, not for each try: nobody there, then somebody who waits as well.
@@ -72,7 +72,7 @@ async def test_a_second_storage_without_redis_ends_with_one_line_and_a_killed_on
 ):
     with on_database(tmp_path, postgres_server) as services:
         first = services.storage()
-        await eventually(lambda: serving(services.storage_target), within=30)
+        await eventually(lambda: serving(services.storage_target), within=90)
         second = services.storage("second", NANOBATCH_STORAGE_GRPC=f"127.0.0.1:{free_port()}")
         assert await asyncio.to_thread(second.wait, 40) == 1
         lines = [line for line in services.log("second").splitlines() if "cannot_serve" in line]
@@ -81,7 +81,7 @@ async def test_a_second_storage_without_redis_ends_with_one_line_and_a_killed_on
         first.kill()
         await asyncio.to_thread(first.wait)
         services.storage("third")
-        await eventually(lambda: serving(services.storage_target), within=30)
+        await eventually(lambda: serving(services.storage_target), within=90)
 
 
 async def test_a_redis_url_that_is_none_ends_every_service_with_two_and_its_variable(tmp_path):
@@ -113,7 +113,7 @@ async def test_whatever_happens_to_redis_no_call_fails_and_watchers_lose_nothing
             services.gateway()
             # What the generator commits at one storage is watched at the other.
             services.generator("one", upstream.url, NANOBATCH_STORAGE_TARGET=other)
-            client = await connect(services.target)
+            client = await connect(services.target, within=90)
             execution = await client.create_execution([f"boat {n}" for n in range(30)], model=MODEL, api_key=KEY)
             finals: list[str] = []
 
@@ -157,6 +157,7 @@ def flushed(server):
     return lambda: server.run("FLUSHALL")
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("shared", [True, False], ids=["with redis", "without"])
 async def test_watchers_at_one_generator_see_live_percentages_of_calls_that_another_makes(
     tmp_path, postgres_server, redis_server, connect, shared
@@ -168,8 +169,8 @@ async def test_watchers_at_one_generator_see_live_percentages_of_calls_that_anot
             services.storage(), services.gateway()
             services.generator("here", first.url, at=services.generator_target)
             services.generator("elsewhere", second.url)
-            client = await connect(services.target)
-            await eventually(lambda: serving(services.generator_target), within=30)
+            client = await connect(services.target, within=90)
+            await eventually(lambda: serving(services.generator_target), within=90)
             execution = await client.create_execution(["a", "b"], model=MODEL, api_key=KEY)
             told: dict[str, list[int]] = {}
             async for update in client.watch(execution.id):
