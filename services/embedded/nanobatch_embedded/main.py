@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 import structlog
 import uvloop
@@ -23,6 +21,7 @@ from nanobatch_runtime import lifecycle, logs
 from nanobatch_runtime.bus import MemoryBus
 from nanobatch_runtime.errors import NanobatchError
 from nanobatch_runtime.lifecycle import LoopLag, cancel, wait_for_signal
+from nanobatch_runtime.scratch import scratch_folder
 from nanobatch_runtime.settings import SettingsError, load
 from nanobatch_storage.settings import StorageSettings
 
@@ -39,7 +38,7 @@ async def open_embedded(settings: EmbeddedSettings) -> AsyncGenerator[nanobatch_
     key = settings.encryption_key or keyfile.load_or_make(settings.data_dir)
     async with AsyncExitStack() as stack:
         # Not in the data folder: its path may be longer than a socket's address can be (108 bytes).
-        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nanobatch-")))
+        sockets = stack.enter_context(scratch_folder("sockets"))
         lag = await stack.enter_async_context(LoopLag().measuring())
         storage_door, generator_door = f"unix:{sockets / 'storage'}", f"unix:{sockets / 'generator'}"
         # One process needs no Redis, whatever the environment says of one.

@@ -8,8 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import grpc
 import structlog
@@ -77,6 +75,7 @@ from nanobatch_runtime.pictures import PictureChecker, PictureLimits
 from nanobatch_runtime.rpc import options
 from nanobatch_runtime.rpc.channel import open_channel
 from nanobatch_runtime.rpc.server import RpcServer
+from nanobatch_runtime.scratch import scratch_folder
 
 _log = structlog.get_logger("nanobatch.gateway")
 
@@ -143,7 +142,7 @@ async def open_app(
             limits = PictureLimits(max_bytes=MAX_UPLOAD_BYTES)
             checker = await stack.enter_async_context(PictureChecker(limits, max_workers=1, warm=False))
             pictures = CheckedPictures(checker)
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="nanobatch-uploads-", ignore_cleanup_errors=True)))
+        folder = stack.enter_context(scratch_folder("uploads"))
 
         keyring = settings.keyring
         accounts = GrpcAccounts(storage)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from soak.report import Report
-from soak.scenarios import clients, edges, outages, stops, workers
+from soak.scenarios import clients, edges, outages, stops, storms, workers
 from soak.stage import Ground
 
 Run = Callable[..., Awaitable[Report]]
@@ -64,6 +64,12 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "13": Scenario("watchers without a gap", clients.no_gap, {"executions": 2, "watchers": 8}),
     "15": Scenario("storms of control", clients.storms, {"executions": 8}),
+    "15b": Scenario(
+        "storms with retries and deletes, from two sides",
+        storms.storms,
+        {"executions": 8, "results": 8, "seconds": 8},
+        {"executions": 40, "seconds": 300},
+    ),
     "16": Scenario("calls that hang", edges.hung_calls, {"results": 40}),
     "18": Scenario("calls accepted, then cut", edges.cut_after_acceptance, {"results": 40}),
     "21": Scenario("a blocked loop", edges.blocked_loop, {"results": 100, "every": 25}),
