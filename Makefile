@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
-PACKAGES := nanobatch_runtime nanobatch_catalog nanobatch_storage nanobatch_generator nanobatch_gateway nanobatch_embedded nanobatch_client
+PACKAGES := nanobatch_runtime nanobatch_catalog nanobatch_storage nanobatch_generator nanobatch_gateway nanobatch_embedded nanobatch_client nanobatch_web
 
 .PHONY: help setup run test lint format protos published soak bench clean lock
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What the tests need besides Python: PostgreSQL (15 or newer) and Redis (7 or newer) to start private copies of.
+# What the tests need besides Python: PostgreSQL (15 or newer) and Redis (7 or newer) to start private copies of, and
+# Chromium to look at the page with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/apt.sh
@@ -24,4 +25,7 @@ if ! command -v redis-server >/dev/null; then
     fi
   fi
   apt_or_say "Redis 7 or newer (for the tests)" redis-server
+fi
+if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then
+  apt_or_say "Chromium (for the tests)" chromium
 fi

@@ -69,6 +69,7 @@ from nanobatch_client.models import (
     Waiting,
     WaitReason,
 )
+from nanobatch_client.prompts import split_prompts
 
 if TYPE_CHECKING:
     from nanobatch_client.client import Client
@@ -127,6 +128,7 @@ __all__ = [
     "Violation",
     "WaitReason",
     "Waiting",
+    "split_prompts",
 ]
 
 

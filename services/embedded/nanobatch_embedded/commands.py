@@ -22,6 +22,7 @@ class Service(StrEnum):
     GATEWAY = "gateway"
     GENERATOR = "generator"
     STORAGE = "storage"
+    WEB = "web"
 
 
 def register(app: typer.Typer) -> None:
@@ -58,6 +59,8 @@ def serve(service: Annotated[Service, typer.Argument(help="Which service.")]) ->
             from nanobatch_generator.main import main
         case Service.STORAGE:
             from nanobatch_storage.main import main
+        case Service.WEB:
+            from nanobatch_web.main import main
     _exit_with(main)
 
 

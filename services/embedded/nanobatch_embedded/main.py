@@ -13,7 +13,7 @@ import uvloop
 import nanobatch_gateway.wiring
 import nanobatch_generator.wiring
 import nanobatch_storage.wiring
-from nanobatch_embedded import keyfile
+from nanobatch_embedded import keyfile, page
 from nanobatch_embedded.settings import EmbeddedSettings
 from nanobatch_gateway.settings import GatewaySettings
 from nanobatch_generator.settings import GeneratorSettings
@@ -77,10 +77,17 @@ async def open_embedded(settings: EmbeddedSettings) -> AsyncGenerator[nanobatch_
 async def _serve(settings: EmbeddedSettings) -> None:
     signalled = asyncio.create_task(wait_for_signal(), name="signal")
     try:
-        async with open_embedded(settings) as app:
+        async with AsyncExitStack() as stack:
+            # Before all else: a taken address is told before anything was started.
+            door = None if settings.web == "off" else stack.enter_context(page.open_socket(settings.web))
+            app = await stack.enter_async_context(open_embedded(settings))
             await app.started
+            if door is not None:
+                await stack.enter_async_context(page.supervised(door, app.address, "", settings.log_level))
             lifecycle.settle_garbage_collector()
             _say(f"nanobatch is up. Data: {settings.data_dir.resolve()}")
+            if door is not None:
+                _say(f"  page  http://{settings.web.rpartition(':')[0]}:{door.getsockname()[1]}/nano-banana/")
             _say(f"  gRPC  {app.address}")
             if app.http_address:
                 _say(f"  HTTP  http://{app.http_address}/docs")

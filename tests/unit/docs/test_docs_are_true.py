@@ -24,7 +24,14 @@ from nanobatch_runtime.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs"
-SERVERS = ["nanobatch_runtime", "nanobatch_gateway", "nanobatch_generator", "nanobatch_storage", "nanobatch_embedded"]
+SERVERS = [
+    "nanobatch_runtime",
+    "nanobatch_gateway",
+    "nanobatch_generator",
+    "nanobatch_storage",
+    "nanobatch_embedded",
+    "nanobatch_web",
+]
 SOURCES = [ROOT / "services", ROOT / "clients"]
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 
@@ -110,7 +117,9 @@ def other_variables() -> set[str]:
                 args=[ast.Constant(value=str(text)), *_],
             ):
                 found.add(text)
-            case ast.Subscript(value=ast.Attribute(attr="environ"), slice=ast.Constant(value=str(text))):
+            case ast.Subscript(
+                value=ast.Attribute(attr="environ"), slice=ast.Constant(value=str(text)), ctx=ast.Load()
+            ):
                 found.add(text)
             case ast.Call(func=ast.Attribute(attr="getenv"), args=[ast.Constant(value=str(text)), *_]):
                 found.add(text)

@@ -57,20 +57,6 @@ def test_other_violations_name_their_field() -> None:
     assert wording.violation(Violation("", "All is wrong.")) == "All is wrong."
 
 
-@pytest.mark.parametrize(
-    ("text", "prompts"),
-    [
-        ("a\n\nb", ["a", "b"]),
-        ("a\r\n \t\r\n\r\nb\nc\n", ["a", "b\nc"]),
-        ("a\\n\\nb", ["a", "b"]),
-        ("a\\n\\nb\nc", ["a\\n\\nb\nc"]),
-        ("", []),
-    ],
-)
-def test_paragraphs_are_found_as_the_gateway_finds_them(text: str, prompts: list[str]) -> None:
-    assert wording.paragraphs(text) == prompts
-
-
 def paused(reason: PauseReason, **more: object) -> Execution:
     return Execution("ID", ExecutionState.PAUSED, "m", pause_reason=reason, **more)
 

@@ -85,7 +85,7 @@ def run(
         suffix=suffix,
         labels=_labels(label or []),
     )
-    session = Session(target, Terminal(quiet=quiet, as_json=as_json), prompts=wording.paragraphs(text))
+    session = Session(target, Terminal(quiet=quiet, as_json=as_json), prompts=sdk.split_prompts(text))
 
     async def work(client: sdk.Client) -> ExitCode:
         estimate = await client.estimate_cost(prompts_text=text, model=choice.model, **options)

@@ -160,10 +160,3 @@ def violation(bad: Violation, prompts: Sequence[str] = ()) -> str:
         return f"{bad.field}: {bad.description}" if bad.field else bad.description
     words = f" {first_words(prompts[number - 1])}" if 0 < number <= len(prompts) else ""
     return f"prompt {number}{words}{description}"
-
-
-def paragraphs(text: str) -> list[str]:
-    """Split a text as the gateway does. For messages only: which prompts there are, the gateway decides."""
-    text = text.replace("\r\n", "\n").strip()
-    pieces = re.split(r"\n\s*\n", text) if "\n" in text else text.split("\\n\\n")
-    return [piece.strip() for piece in pieces if piece.strip()]

@@ -1,0 +1,130 @@
+// What all elements share: words, nodes, calls to our own routes.
+export const MOUNT = "/nano-banana";
+const OWN = `${MOUNT}/nb`;
+
+let words = null;
+
+export async function texts() {
+  words ??= fetch(`${OWN}/texts`).then((answer) => answer.json()).then((body) => {
+    document.documentElement.lang = body.data.language;
+    return body.data.texts;
+  });
+  return words;
+}
+
+export function fill(text, facts = {}) {
+  return text.replace(/\{(\w+)\}/g, (_, name) => String(facts[name] ?? ""));
+}
+
+// node("p", {class: "x"}, "text", child): text children become text nodes.
+export function node(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else if (value === true) made.setAttribute(key, "");
+    else if (value !== false && value !== null && value !== undefined) made.setAttribute(key, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+export class Refusal extends Error {
+  constructor(error, status) {
+    super(error?.message ?? "");
+    this.code = error?.code ?? "";
+    this.fields = error?.fields ?? [];
+    this.status = status;
+  }
+}
+
+async function body(answer) {
+  let told = null;
+  try {
+    told = await answer.json();
+  } catch { /* a proxy's own page: the status says enough */ }
+  if (!answer.ok || !told?.success) throw new Refusal(told?.error, answer.status);
+  return told.data;
+}
+
+export async function post(path, data = {}) {
+  return body(await fetch(`${OWN}${path}`, {
+    method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(data),
+  }));
+}
+
+export async function upload(file) {
+  return body(await fetch(`${OWN}/uploads`, {method: "POST", body: file}));
+}
+
+export async function get(path) {
+  return body(await fetch(`${OWN}${path}`));
+}
+
+export function dollars(micros) {
+  const text = (micros / 1e6).toFixed(6).replace(/0+$/, "");
+  const [whole, cents = ""] = text.split(".");
+  return `$${whole}.${cents.padEnd(2, "0")}`;
+}
+
+export function duration(seconds) {
+  if (seconds < 60) return `${Math.max(1, Math.round(seconds))} s`;
+  if (seconds < 3600) return `${Math.round(seconds / 60)} min`;
+  return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
+}
+
+export function clock(iso) {
+  return new Date(iso).toLocaleTimeString([], {hour: "2-digit", minute: "2-digit", second: "2-digit"});
+}
+
+// Toasts of our own: text, said aloud to screen readers, gone after a while.
+export function toast(sentence, kind = "info") {
+  let place = document.querySelector(".nb-toasts");
+  if (!place) {
+    place = node("div", {class: "nb-toasts", role: "status", "aria-live": "polite"});
+    document.body.append(place);
+  }
+  const shown = node("div", {class: `nb-toast nb-${kind}`}, sentence);
+  place.append(shown);
+  while (place.children.length > 4) place.firstElementChild.remove();
+  setTimeout(() => shown.remove(), 6000);
+}
+
+// An element that redraws when its value changes, once the words are there.
+export class Element extends HTMLElement {
+  #value = {};
+
+  get value() {
+    return this.#value;
+  }
+
+  set value(value) {
+    this.#value = value ?? {};
+    if (this.words) this.changed();
+  }
+
+  async connectedCallback() {
+    this.words ??= await texts();
+    if (!this.isConnected || this.started) return;
+    this.started = true;
+    this.start();
+    this.changed();
+  }
+
+  disconnectedCallback() {
+    this.started = false;
+    this.stop();
+  }
+
+  say(key, facts) {
+    return fill(this.words[key] ?? key, facts);
+  }
+
+  tell(event, value) {
+    this.#value = value;
+    this.dispatchEvent(new CustomEvent(event, {detail: value}));
+  }
+
+  start() {}
+  stop() {}
+  changed() {}
+}

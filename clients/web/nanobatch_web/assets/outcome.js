@@ -1,0 +1,37 @@
+// The last step: what came out, and where it is.
+import {dollars, Element, MOUNT, node} from "./base.js";
+import {Live} from "./live.js";
+
+class Outcome extends Element {
+  #live = null;
+  #execution = "";
+
+  stop() {
+    this.#live?.stop();
+    this.#live = null;
+    this.#execution = "";
+  }
+
+  changed() {
+    const execution = this.value.execution ?? "";
+    if (execution === this.#execution) return;
+    this.stop();
+    this.#execution = execution;
+    this.replaceChildren(node("p", {class: "nb-info"}, this.say(execution ? "run.loading" : "run.none")));
+    if (execution) this.#live = new Live(execution, {seen: (delta) => this.#draw(delta), trouble: () => {}});
+  }
+
+  #draw(delta) {
+    if (!delta.stats) return;
+    const stats = delta.stats;
+    const fact = (figure, key) => node("div", {}, node("dd", {}, figure), node("dt", {}, this.say(key)));
+    this.replaceChildren(
+      node("dl", {class: "nb-outcome"},
+        fact(String(stats.completed), "run.done"), fact(String(stats.failed), "run.failed"),
+        fact(String(stats.pending + stats.processing), "run.left"), fact(dollars(stats.cost), "run.cost")),
+      node("a", {class: "nb-button nb-primary", href: `${MOUNT}/results?execution=${encodeURIComponent(this.#execution)}`},
+        this.say("run.view_all")));
+  }
+}
+
+customElements.define("nb-outcome", Outcome);

@@ -1,0 +1,99 @@
+// Reference pictures: dropped, pasted or chosen, sent at once, in an order that can be changed.
+import {Element, node, Refusal, toast, upload} from "./base.js";
+
+const MAX_BYTES = 10 * 1024 * 1024;
+const KINDS = ["image/png", "image/jpeg", "image/webp"];
+
+class References extends Element {
+  #shown = new Map(); // id -> object URL or thumbnail
+  #pasted = (event) => {
+    const files = [...(event.clipboardData?.files ?? [])].filter((file) => KINDS.includes(file.type));
+    if (files.length && this.offsetParent !== null) this.#take(files);
+  };
+
+  start() {
+    this.input = node("input", {type: "file", accept: KINDS.join(","), multiple: true, hidden: true});
+    this.input.addEventListener("change", () => { this.#take([...this.input.files]); this.input.value = ""; });
+    this.list = node("ol", {class: "nb-pictures"});
+    this.info = node("p", {class: "nb-info"});
+    this.button = node("button", {type: "button", class: "nb-button", onclick: () => this.input.click()}, this.say("references.add"));
+    this.zone = node("section", {class: "nb-drop", "aria-label": this.say("references.label")},
+      node("strong", {}, this.say("references.label")), this.info, this.list, this.button, this.input);
+    this.zone.addEventListener("dragover", (event) => { event.preventDefault(); this.zone.classList.add("nb-over"); });
+    this.zone.addEventListener("dragleave", () => this.zone.classList.remove("nb-over"));
+    this.zone.addEventListener("drop", (event) => {
+      event.preventDefault();
+      this.zone.classList.remove("nb-over");
+      this.#take([...event.dataTransfer.files]);
+    });
+    this.replaceChildren(this.zone);
+    document.addEventListener("paste", this.#pasted);
+  }
+
+  stop() {
+    document.removeEventListener("paste", this.#pasted);
+    for (const url of this.#shown.values()) URL.revokeObjectURL(url);
+    this.#shown.clear();
+  }
+
+  get ids() {
+    return this.value.ids ?? [];
+  }
+
+  get limit() {
+    return this.value.limit ?? 3;
+  }
+
+  changed() {
+    this.info.textContent = this.limit ? this.say("references.info", {count: this.limit}) : this.say("references.none");
+    this.button.hidden = this.ids.length >= this.limit;
+    this.list.replaceChildren(...this.ids.map((id, index) => this.#picture(id, index)));
+  }
+
+  #picture(id, index) {
+    const number = index + 1;
+    const source = this.#shown.get(id);
+    const move = (step) => {
+      const ids = [...this.ids];
+      [ids[index], ids[index + step]] = [ids[index + step], ids[index]];
+      this.#set(ids);
+    };
+    const button = (key, sign, disabled, act) =>
+      node("button", {type: "button", "aria-label": this.say(key, {number}), disabled, onclick: act}, sign);
+    return node("li", {},
+      source ? node("img", {src: source, alt: String(number)}) : node("span", {class: "nb-blank"}, String(number)),
+      node("span", {class: "nb-row"},
+        button("references.earlier", "←", index === 0, () => move(-1)),
+        button("references.later", "→", index === this.ids.length - 1, () => move(1)),
+        button("references.remove", "✕", false, () => this.#set(this.ids.filter((other) => other !== id)))));
+  }
+
+  async #take(files) {
+    for (const file of files) {
+      if (this.ids.length >= this.limit) {
+        toast(this.say("references.too_many", {count: this.limit}), "bad");
+        return;
+      }
+      if (file.size > MAX_BYTES) {
+        toast(this.say("references.too_big", {name: file.name}), "bad");
+        continue;
+      }
+      this.info.textContent = this.say("references.uploading", {name: file.name});
+      try {
+        const image = await upload(file);
+        this.#shown.set(image.id, URL.createObjectURL(file));
+        this.#set([...this.ids, image.id]);
+      } catch (error) {
+        toast(error instanceof Refusal && error.message ? error.message : this.say("error.gateway"), "bad");
+        this.changed();
+      }
+    }
+  }
+
+  #set(ids) {
+    this.tell("nb-change", {...this.value, ids});
+    this.changed();
+  }
+}
+
+customElements.define("nb-references", References);

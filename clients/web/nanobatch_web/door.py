@@ -1,0 +1,75 @@
+"""Before everything else: who may reach the page at all, and what a browser may do with it.
+
+Loopback is no login: any web page can send requests to a local port, and a name can be made to point there. So the host
+must be one of ours by exact name, and what changes something must come from our own pages (docs/security.md).
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Door:
+    """ASGI middleware: exact hosts, own origin, and a policy that lets nothing be loaded from elsewhere."""
+
+    def __init__(self, app: ASGIApp, *, hosts: frozenset[str], pictures: str) -> None:
+        """``hosts`` are ``name:port`` as browsers send them; ``pictures`` the sources of pictures besides our own."""
+        self._app = app
+        self._hosts = hosts
+        self._policy = (
+            "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+            f"img-src 'self' data: blob: {pictures}; font-src 'self' data:; connect-src 'self' {pictures}; "
+            "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or answer 403."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if scope["type"] != "http" or not self._is_ours(headers, str(scope["method"])):
+            await PlainTextResponse("This address is not for other sites.", 403)(scope, receive, send)
+            return
+
+        async def with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                answer = MutableHeaders(scope=message)
+                answer["Content-Security-Policy"] = self._policy
+                answer["X-Content-Type-Options"] = "nosniff"
+                answer["Referrer-Policy"] = "same-origin"
+            await send(message)
+
+        await self._app(scope, receive, with_policy)
+
+    def _is_ours(self, headers: Headers, method: str) -> bool:
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
+            return False
+        origin = headers.get("origin")
+        if origin is not None and origin != "null" and urlsplit(origin).netloc.lower() in self._hosts:
+            return True
+        if origin is not None:
+            return False
+        # Browsers say where a request comes from; other programs do not, and cannot be made to act by a web page.
+        site = headers.get("sec-fetch-site", "none")
+        return site in {"none", "same-origin"} or (
+            method in _SAFE_METHODS and headers.get("sec-fetch-mode") == "navigate"
+        )
+
+
+def own_hosts(listen_host: str, port: int, page_url: str) -> frozenset[str]:
+    """Return the hosts by which browsers reach the page."""
+    names = {listen_host}
+    if listen_host in {"127.0.0.1", "localhost", "[::1]"}:
+        names |= {"localhost", "127.0.0.1", "[::1]"}
+    hosts = {f"{name}:{port}" for name in names}
+    if page_url:
+        hosts.add(urlsplit(page_url).netloc.lower())
+    return frozenset(hosts)

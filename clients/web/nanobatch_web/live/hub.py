@@ -1,0 +1,162 @@
+"""All runs that somebody looks at: one upstream watch for each, ended when the last viewer has left."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import structlog
+
+from nanobatch_client import NanobatchError, NotFoundError, UnauthenticatedError, UnavailableError
+from nanobatch_runtime.lifecycle import cancel
+from nanobatch_web.live.run import Run
+from nanobatch_web.viewers import Viewer
+
+_log = structlog.get_logger("nanobatch.web")
+
+_VIEWER_GONE = 15.0
+"""Seconds without a question after which a viewer counts as gone (a hidden tab asks every few seconds)."""
+_FIRST_SIGHT = timedelta(seconds=2)
+"""Longest wait for a run's first whole picture before a viewer gets what there is."""
+_LOOK_AGAIN = 2.0
+"""Seconds between looks at a run that has ended: somebody may retry in it."""
+_TRY_AGAIN = 0.5
+_ALLOWED_FOR = 30.0
+_MAX_ALLOWED = 10_000
+
+
+class Feed:
+    """One followed run and who looks at it."""
+
+    def __init__(self, execution_id: str, viewer: Viewer, clock: Callable[[], float] = time.monotonic) -> None:
+        """Follow as ``viewer``, who may see the run."""
+        self.execution_id = execution_id
+        self.run = Run(secrets.token_urlsafe(6))
+        self.gone: NanobatchError | None = None
+        """Why the run can be followed no more."""
+        self.whole = asyncio.Event()
+        self._viewer = viewer
+        self._clock = clock
+        self._seen: dict[str, float] = {}
+
+    def note(self, tab: str) -> None:
+        """Note that a tab has asked."""
+        self._seen[tab] = self._clock()
+
+    @property
+    def viewers(self) -> int:
+        """How many tabs have asked lately."""
+        oldest = self._clock() - _VIEWER_GONE
+        self._seen = {tab: seen for tab, seen in self._seen.items() if seen > oldest}
+        return len(self._seen)
+
+    async def follow(self) -> None:
+        """Follow until nobody looks any more or the run is gone."""
+        while self.viewers and self.gone is None:
+            try:
+                async for update in self._viewer.client.watch(self.execution_id, self.run.revision):
+                    self.run.apply(update)
+                    self.run.set_trouble("")
+                    if self.run.is_whole:
+                        self.whole.set()
+                    if not self.viewers:
+                        return
+                self.whole.set()
+                await self._wait_for_a_retry()
+            except UnavailableError as error:
+                self.run.set_trouble(error.message)
+                await asyncio.sleep(_TRY_AGAIN)
+            except NanobatchError as error:
+                self.gone = error
+                self.whole.set()
+
+    async def _wait_for_a_retry(self) -> None:
+        while self.viewers:
+            await asyncio.sleep(_LOOK_AGAIN)
+            if (await self._viewer.client.get_execution(self.execution_id)).revision > self.run.revision:
+                return
+
+
+class Hub:
+    """Hands out feeds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start with none."""
+        self._clock = clock
+        self._feeds: dict[str, tuple[Feed, asyncio.Task[None]]] = {}
+        self._allowed: OrderedDict[tuple[str, str], float] = OrderedDict()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Hub]:
+        """Follow while the context is open."""
+        try:
+            yield self
+        finally:
+            for _, task in list(self._feeds.values()):
+                await cancel(task)
+
+    async def view(self, viewer: Viewer, execution_id: str, tab: str) -> Feed:
+        """Return the feed of a run that ``viewer`` may see, with its first whole picture where that comes soon.
+
+        Raises NotFoundError, and what the gateway says where it cannot be asked.
+        """
+        await self._require_visible(viewer, execution_id)
+        feed = self._feed(viewer, execution_id)
+        feed.note(tab)
+        if not feed.whole.is_set():
+            try:
+                async with asyncio.timeout(_FIRST_SIGHT.total_seconds()):
+                    await feed.whole.wait()
+            except TimeoutError:
+                pass
+        if feed.gone is not None:
+            self._allowed.pop((viewer.id, execution_id), None)
+            raise feed.gone
+        return feed
+
+    @property
+    def open_feeds(self) -> int:
+        """How many runs are followed."""
+        return len(self._feeds)
+
+    def _feed(self, viewer: Viewer, execution_id: str) -> Feed:
+        known = self._feeds.get(execution_id)
+        if known is not None and known[0].gone is None:
+            return known[0]
+        feed = Feed(execution_id, viewer, self._clock)
+        feed.note("")
+        task = asyncio.create_task(feed.follow(), name=f"follow-{execution_id}")
+        self._feeds[execution_id] = (feed, task)
+        task.add_done_callback(lambda _: self._ended(feed))
+        return feed
+
+    def _ended(self, feed: Feed) -> None:
+        known = self._feeds.get(feed.execution_id)
+        if known is not None and known[0] is feed:
+            del self._feeds[feed.execution_id]
+
+    async def _require_visible(self, viewer: Viewer, execution_id: str) -> None:
+        """Ask the gateway whether this viewer may see the run; a yes is remembered for a while."""
+        key = (viewer.id, execution_id)
+        now = self._clock()
+        until = self._allowed.get(key)
+        if until is not None and until > now:
+            return
+        try:
+            await viewer.client.get_execution(execution_id)
+        except (NotFoundError, UnauthenticatedError):
+            self._allowed.pop(key, None)
+            raise
+        except UnavailableError:
+            if until is None:
+                raise
+            # It was visible a moment ago and the gateway is away: the page goes on showing what it has, and says so.
+        self._allowed[key] = now + _ALLOWED_FOR
+        self._allowed.move_to_end(key)
+        if len(self._allowed) > _MAX_ALLOWED:
+            self._allowed.popitem(last=False)

@@ -1,0 +1,77 @@
+"""What a person has filled in, and what the gateway says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nanobatch_client import Client, Estimate, InvalidRequestError, RunOptions, Violation
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The wizard's first step, without the key."""
+
+    model: str
+    prompts: tuple[str, ...]
+    references: tuple[str, ...] = ()
+    aspect_ratio: str = ""
+    image_size: str = ""
+    variations: int = 1
+    cap_micros: int | None = None
+
+    def options(self) -> RunOptions:
+        """Return what creating and estimating have in common."""
+        options = RunOptions(variations=self.variations)
+        if self.aspect_ratio:
+            options["aspect_ratio"] = self.aspect_ratio
+        if self.image_size:
+            options["image_size"] = self.image_size
+        if self.cap_micros is not None:
+            options["max_cost_micros"] = self.cap_micros
+        return options
+
+    def stored(self) -> dict[str, Any]:
+        """Return plain values, for the browser's draft and the review."""
+        return {
+            "model": self.model,
+            "prompts": list(self.prompts),
+            "references": list(self.references),
+            "aspect_ratio": self.aspect_ratio,
+            "image_size": self.image_size,
+            "variations": self.variations,
+            "cap_micros": self.cap_micros,
+        }
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Form:
+        """Return the form of :meth:`stored` values, whatever a browser made of them."""
+        return cls(
+            model=str(stored.get("model") or ""),
+            prompts=tuple(str(text) for text in stored.get("prompts") or ()),
+            references=tuple(str(name) for name in stored.get("references") or ()),
+            aspect_ratio=str(stored.get("aspect_ratio") or ""),
+            image_size=str(stored.get("image_size") or ""),
+            variations=int(stored.get("variations") or 1),
+            cap_micros=None if stored.get("cap_micros") is None else int(stored["cap_micros"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewed:
+    """What the gateway says about a form: a price, or everything that is wrong with it."""
+
+    estimate: Estimate | None = None
+    problems: Sequence[Violation] = field(default_factory=tuple)
+
+
+async def review(client: Client, form: Form) -> Reviewed:
+    """Ask the gateway for price and problems; nothing is stored. Raises NanobatchError where it cannot answer."""
+    try:
+        estimate = await client.estimate_cost(
+            list(form.prompts), model=form.model, reference_image_ids=form.references, **form.options()
+        )
+    except InvalidRequestError as error:
+        return Reviewed(problems=error.violations or (Violation("", error.message),))
+    return Reviewed(estimate)

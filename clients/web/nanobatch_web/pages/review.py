@@ -1,0 +1,98 @@
+"""The second step: every prompt once more, the price, and everything that is wrong at once."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+import orjson
+
+from nanobatch_client import Client
+from nanobatch_web.pages.context import Context, say
+from nanobatch_web.pages.elements import element
+from nanobatch_web.pages.form import Form, Reviewed
+from nanobatch_web.pages.money import dollars, duration
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """The step's components."""
+
+    prompts: gr.HTML
+    """Value: ``{"form": Form.stored(), "problems": {"3": ["..."]}}``; edits come back in ``form``."""
+    summary: gr.HTML
+    nonce: gr.State
+    back: gr.Button
+    start: gr.Button
+
+
+def build(context: Context) -> Review:
+    """Lay the step out."""
+    summary = gr.HTML(elem_id="nb-summary")
+    prompts = element("nb-review", {"form": {}, "problems": {}}, elem_id="nb-review")
+    with gr.Row():
+        back = gr.Button(context.label("review.back"), elem_id="nb-back")
+        start = gr.Button(context.label("review.start_free"), variant="primary", elem_id="nb-start")
+    return Review(prompts, summary, gr.State(""), back, start)
+
+
+def shown(form: Form, reviewed: Reviewed, request: gr.Request) -> tuple[str, dict[str, Any], gr.Button]:
+    """Return the summary, the problems by prompt number (from 0) and the start button of a reviewed form."""
+    if reviewed.estimate is None:
+        by_prompt, others = _sorted_problems(reviewed)
+        return _problems(by_prompt, others, request), by_prompt, gr.Button(interactive=False)
+    estimate = reviewed.estimate
+    total = dollars(estimate.total_micros)
+    facts = [
+        say(request, "review.total", count=estimate.image_count, each=dollars(estimate.per_image_micros), total=total)
+    ]
+    facts.append(
+        say(request, "review.no_cap")
+        if form.cap_micros is None
+        else say(request, "review.cap", cap=dollars(form.cap_micros))
+    )
+    if estimate.expected_duration:
+        facts.append(say(request, "review.duration", duration=duration(estimate.expected_duration)))
+    facts += estimate.warnings
+    items = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
+    caption = say(request, "review.start", total=total) if estimate.total_micros else say(request, "review.start_free")
+    return f'<ul class="nb-summary">{items}</ul>', {}, gr.Button(caption, interactive=True)
+
+
+async def start(client: Client, form: Form, key: str, nonce: str) -> str:
+    """Start the run and return its id; the same form and nonce start it once. Raises NanobatchError."""
+    content = orjson.dumps(form.stored(), option=orjson.OPT_SORT_KEYS).decode()
+    execution = await client.create_execution(
+        list(form.prompts),
+        model=form.model,
+        api_key=key.strip() or None,
+        references=form.references,
+        request_id=str(uuid.uuid5(uuid.UUID(nonce), content)),
+        **form.options(),
+    )
+    return execution.id
+
+
+def _sorted_problems(reviewed: Reviewed) -> tuple[dict[str, list[str]], list[str]]:
+    by_prompt: dict[str, list[str]] = {}
+    others: list[str] = []
+    for problem in reviewed.problems:
+        if problem.field.startswith("prompts["):
+            number = problem.field.removeprefix("prompts[").partition("]")[0]
+            by_prompt.setdefault(number, []).append(problem.description)
+        else:
+            others.append(problem.description)
+    return by_prompt, others
+
+
+def _problems(by_prompt: dict[str, list[str]], others: list[str], request: gr.Request) -> str:
+    lines = list(others)
+    for number, sentences in by_prompt.items():
+        name = say(request, "review.prompt", number=int(number) + 1)
+        lines += [f"{name}: {sentence}" for sentence in sentences]
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    title = escape(say(request, "review.problems"))
+    return f'<div class="nb-problems" role="alert"><strong>{title}</strong><ul>{items}</ul></div>'

@@ -1,0 +1,176 @@
+"""The wizard: Configure, Review, Processing, Results. The run itself lives on the server, whatever becomes of the page."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import gradio as gr
+
+from nanobatch_client import InvalidRequestError, NanobatchError
+from nanobatch_web.pages import configure, review
+from nanobatch_web.pages.configure import DRAFT_KEY, form_of
+from nanobatch_web.pages.context import Context, warn
+from nanobatch_web.pages.elements import element
+from nanobatch_web.pages.form import Form, Reviewed
+from nanobatch_web.pages.form import review as ask
+
+CONFIGURE, REVIEW, PROCESSING, RESULTS = 1, 2, 3, 4
+# Where the run is: the address of this very page, so that a reload, a bookmark and another device find it.
+_SHOW_IN_ADDRESS = """(id) => {
+    const address = new URL(location.href);
+    if (id) address.searchParams.set('execution', id); else address.searchParams.delete('execution');
+    history.replaceState(null, '', address);
+}"""
+_QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+_LISTED: dict[str, Any] = {"api_visibility": "private"}
+
+
+class Wizard:
+    """The page inside the current blocks, and what its buttons do."""
+
+    def __init__(self, context: Context, page: gr.Blocks) -> None:
+        """Lay out and wire ``page``."""
+        label = context.label
+        self._context = context
+        # No secret in it: the provider's key is not kept.
+        self._draft = gr.BrowserState({}, storage_key=DRAFT_KEY, secret="nanobatch")  # noqa: S106
+        self._execution = gr.Textbox(visible=False, elem_id="nb-execution")
+        with gr.Walkthrough(selected=CONFIGURE, elem_id="nb-steps") as steps:
+            with gr.Step(label("step.configure"), id=CONFIGURE):
+                self._first = configure.build(context)
+            with gr.Step(label("step.review"), id=REVIEW):
+                self._second = review.build(context)
+            with gr.Step(label("step.processing"), id=PROCESSING):
+                self._board = element("nb-run", {"execution": ""}, elem_id="nb-run")
+            with gr.Step(label("step.results"), id=RESULTS):
+                self._outcome = element("nb-outcome", {"execution": ""}, elem_id="nb-outcome")
+                self._again = gr.Button(label("run.new"), elem_id="nb-again")
+        self._steps = steps
+        self._wire(page)
+
+    def _wire(self, page: gr.Blocks) -> None:
+        first, second, steps = self._first, self._second, self._steps
+        filled = [first.model, first.prompts, first.variations, first.cap, *first.offered]
+        page.load(self._load, self._draft, [steps, self._execution, self._board, first.models, *filled], **_QUIET)
+        gr.on(
+            first.triggers,
+            _drafted,
+            first.fields,
+            self._draft,
+            trigger_mode="always_last",
+            **_QUIET,
+        )
+        reviewed = [steps, second.prompts, second.summary, second.start, second.nonce]
+        first.next.click(self._to_review, first.fields, reviewed, **_LISTED)
+        second.prompts.change(self._edited, second.prompts, [second.prompts, second.summary, second.start], **_QUIET)
+        second.back.click(lambda: gr.Walkthrough(selected=CONFIGURE), None, steps, **_QUIET)
+        second.start.click(
+            self._begin,
+            [second.prompts, first.key, second.nonce],
+            [steps, self._execution, self._board, second.prompts, second.summary, first.key, first.key_status],
+            **_LISTED,
+        )
+        self._execution.change(None, self._execution, None, js=_SHOW_IN_ADDRESS)
+        self._board.submit(
+            lambda value: (gr.Walkthrough(selected=RESULTS), value), self._board, [steps, self._outcome], **_QUIET
+        )
+        self._again.click(
+            lambda: (gr.Walkthrough(selected=CONFIGURE), "", {"execution": ""}, {"execution": ""}),
+            None,
+            [steps, self._execution, self._board, self._outcome],
+            **_QUIET,
+        )
+
+    async def _load(self, stored: dict[str, Any], request: gr.Request) -> tuple[Any, ...]:
+        stored = stored or {}
+        wanted = request.query_params.get("execution", "")
+        try:
+            models = await (await self._context.viewer(request)).client.list_models()
+        except NanobatchError as error:
+            warn(request, error)
+            models = []
+        ids = [model.id for model in models]
+        picked = stored.get("model") if stored.get("model") in ids else next(iter(ids), None)
+        held = {"ids": list(stored.get("references") or [])}
+        return (
+            gr.Walkthrough(selected=PROCESSING if wanted else CONFIGURE),
+            wanted,
+            {"execution": wanted},
+            models,
+            gr.Dropdown(choices=[(model.display_name or model.id, model.id) for model in models], value=picked),
+            stored.get("text") or gr.skip(),  # who types before this arrives keeps the words
+            stored.get("variations") or 1,
+            stored.get("cap"),
+            *configure.offer(picked, models, stored.get("ratio"), stored.get("size"), held, request),
+        )
+
+    async def _to_review(
+        self,
+        model: str | None,
+        text: str,
+        held: dict[str, Any],
+        ratio: str,
+        size: str,
+        variations: float,
+        cap: float | None,
+        request: gr.Request,
+    ) -> tuple[Any, ...]:
+        form = form_of(model, text, held, ratio, size, variations, cap)
+        try:
+            reviewed = await ask((await self._context.viewer(request)).client, form)
+        except NanobatchError as error:
+            warn(request, error)
+            return (gr.skip(),) * 5
+        summary, problems, button = review.shown(form, reviewed, request)
+        value = {"form": form.stored(), "problems": problems}
+        return gr.Walkthrough(selected=REVIEW), value, summary, button, str(uuid.uuid4())
+
+    async def _edited(self, value: dict[str, Any], request: gr.Request) -> tuple[Any, ...]:
+        form = Form.of((value or {}).get("form") or {})
+        try:
+            reviewed = await ask((await self._context.viewer(request)).client, form)
+        except NanobatchError as error:
+            warn(request, error)
+            return (gr.skip(),) * 3
+        summary, problems, button = review.shown(form, reviewed, request)
+        return {"form": form.stored(), "problems": problems}, summary, button
+
+    async def _begin(self, value: dict[str, Any], key: str, nonce: str, request: gr.Request) -> tuple[Any, ...]:
+        form = Form.of((value or {}).get("form") or {})
+        same = gr.skip()
+        try:
+            started = await review.start((await self._context.viewer(request)).client, form, key or "", nonce)
+        except InvalidRequestError as error:
+            wrong_key = [bad.description for bad in error.violations if bad.field == "api_key"]
+            if wrong_key and len(wrong_key) == len(error.violations):
+                status = configure.status(" ".join(wrong_key), good=False)
+                return gr.Walkthrough(selected=CONFIGURE), same, same, same, same, same, status
+            summary, problems, _ = review.shown(form, Reviewed(problems=error.violations), request)
+            return same, same, same, {"form": form.stored(), "problems": problems}, summary, same, same
+        except NanobatchError as error:
+            warn(request, error)
+            return (same,) * 7
+        # The key goes with the run: it does not stay in the page.
+        return gr.Walkthrough(selected=PROCESSING), started, {"execution": started}, same, same, "", ""
+
+
+def _drafted(
+    model: str | None,
+    text: str,
+    held: dict[str, Any],
+    ratio: str,
+    size: str,
+    variations: float,
+    cap: float | None,
+) -> dict[str, Any]:
+    """Return what survives a reload: everything but the key."""
+    return {
+        "model": model,
+        "text": text,
+        "references": (held or {}).get("ids") or [],
+        "ratio": ratio,
+        "size": size,
+        "variations": variations,
+        "cap": cap,
+    }

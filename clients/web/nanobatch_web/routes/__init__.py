@@ -1,0 +1,1 @@
+"""The page's own small routes, which its scripts call."""
