@@ -46,7 +46,7 @@ RULES: Mapping[str, Rule] = {
     f"{_PACKAGE}ModelService/CheckApiKey": Rule.USER,
     **{f"{_PACKAGE}AccountService/{name}": Rule.USER for name in _OWN_ACCOUNT},
     **{f"{_PACKAGE}AccountService/{name}": Rule.ADMIN for name in _ALL_ACCOUNTS},
-    **{f"/grpc.health.v1.Health/{name}": Rule.OPEN for name in ("Check", "List", "Watch")},
+    **{f"/grpc.health.v1.Health/{name}": Rule.OPEN for name in ("Check", "Watch")},
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Rule.CATALOGUE,
 }
 """By full method name. Denied by default: a new method is dead until somebody decides here."""

@@ -37,7 +37,7 @@ from nanobatch_gateway.adapters.progress_grpc import (
 from nanobatch_gateway.adapters.signer_hmac import HmacPageTokens
 from nanobatch_gateway.adapters.store_grpc import GrpcControls, GrpcExecutions, GrpcResults
 from nanobatch_gateway.auth import Authenticator, LocalAuthenticator
-from nanobatch_gateway.authenticate import TokenAuthenticator
+from nanobatch_gateway.authenticate import REMEMBER, TokenAuthenticator
 from nanobatch_gateway.check_key import CheckApiKey
 from nanobatch_gateway.control import ResumeExecution, RetryExecution
 from nanobatch_gateway.create import CreateExecution
@@ -120,6 +120,7 @@ async def open_app(
     watch_limits: WatchLimits | None = None,
     watch_lasting: timedelta | None = None,
     stall: timedelta = STALL_LIMIT,
+    remember: timedelta = REMEMBER,
     recheck: timedelta = RECHECK,
     grace: timedelta = timedelta(seconds=5),
 ) -> AsyncIterator[App]:
@@ -146,7 +147,7 @@ async def open_app(
 
         keyring = settings.keyring
         accounts = GrpcAccounts(storage)
-        authenticator, first_user = _door(settings, accounts)
+        authenticator, first_user = _door(settings, accounts, remember)
         startup = Startup(accounts, keyring, first_user)
         request_limits = await _open_limits(settings, stack)
         http = None if settings.http == "off" else stack.enter_context(closing(HttpServer(settings.http)))
@@ -239,12 +240,15 @@ def _links(http: HttpServer | None, settings: GatewaySettings, clock: Clock) -> 
     return HmacPictureLinks(settings.keyring.derive_all("picture-link"), clock, base_url)
 
 
-def _door(settings: GatewaySettings, accounts: GrpcAccounts) -> tuple[Authenticator, Callable[[], Awaitable[None]]]:
+def _door(
+    settings: GatewaySettings, accounts: GrpcAccounts, remember: timedelta
+) -> tuple[Authenticator, Callable[[], Awaitable[None]]]:
     """Return who finds out who is calling, and what makes sure at the start that somebody can."""
     if settings.auth == "local":
         return LocalAuthenticator(), partial(accounts.ensure_user, LOCAL_CALLER)
     token = settings.admin_token.get_secret_value()
-    return TokenAuthenticator(accounts, operators_token=token), EnsureFirstAdmin(accounts, token)
+    authenticator = TokenAuthenticator(accounts, operators_token=token, remember=remember)
+    return authenticator, EnsureFirstAdmin(accounts, token)
 
 
 async def _open_limits(settings: GatewaySettings, stack: AsyncExitStack) -> Limits:

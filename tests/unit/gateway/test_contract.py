@@ -46,7 +46,7 @@ def test_every_method_of_the_contract_has_a_rule_and_none_is_open() -> None:
     assert ours == methods
     assert {service.full_name for service in services} == set(SERVICE_NAMES)
     assert {method for method in RULES if RULES[method] is Rule.OPEN} == {
-        f"/grpc.health.v1.Health/{name}" for name in ("Check", "List", "Watch")
+        f"/grpc.health.v1.Health/{name}" for name in ("Check", "Watch")
     }
     assert {method.rpartition("/")[2] for method in RULES if RULES[method] is Rule.ADMIN} == {
         "CreateUser",
