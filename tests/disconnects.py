@@ -124,8 +124,9 @@ class _Watcher:
 class _House:
     """The services; generators and gateways can be restarted."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, calm: float) -> None:
         self._folder = folder
+        self._calm = calm
         self._stacks: dict[str, AsyncExitStack] = {}
         self._open: dict[str, Callable[[], AbstractAsyncContextManager[Any]]] = {}
         self.gateways: list[str] = []
@@ -184,8 +185,9 @@ class _House:
     async def restart_at_random(self, dice: random.Random, switches: Counter[str]) -> None:
         """Restart one thing after the other, sometimes both generators at once: then storage is what is watched."""
         while True:
-            await asyncio.sleep(dice.uniform(0.3, 1.5))
-            names = ["generator 0", "generator 1"] if dice.random() < 0.3 else [dice.choice(list(self._open))]
+            await asyncio.sleep(dice.uniform(0, self._calm))
+            generators = [name for name in self._open if name.startswith("generator")]
+            names = generators if dice.random() < 0.3 else [dice.choice([*self._open, *generators, *generators])]
             stopping = asyncio.create_task(self._restart(names, dice.uniform(0.05, 0.4)))
             try:
                 await asyncio.shield(stopping)  # half a restart would leave a service away
@@ -202,12 +204,14 @@ class _House:
             await self.start(name)
 
 
-async def disconnects(folder: Path, *, seed: int, count: int, prompts: int = 60) -> Outcome:
+async def disconnects(folder: Path, *, seed: int, count: int, prompts: int = 60, calm: float = 2) -> Outcome:
     """Cut watchers at least ``count`` times, over executions of so many ``prompts``.
+
+    Restarts follow each other within ``calm`` seconds.
 
     Raises AssertionError with the seed where one missed or repeated something."""
     dice, outcome, began = random.Random(seed), Outcome(seed), time.monotonic()
-    async with _House(folder).running() as house:
+    async with _House(folder, calm).running() as house:
         while outcome.disconnects < count:
             try:
                 await _one_execution(house, dice, outcome, prompts)

@@ -21,7 +21,7 @@ from nanobatch.gateway.v1 import execution_service_pb2 as pb
 from nanobatch.gateway.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from nanobatch_client import Client
 from nanobatch_client.errors import NanobatchError
-from tests.bench import queue
+from tests.bench import queue, watchers
 from tests.bench.schedule import makespan
 from tests.processes import ROOT, Product, product, upstream
 
@@ -166,6 +166,14 @@ def commit_times(data: Path) -> dict[str, float]:
     }
 
 
+async def bench_watchers(folder: Path, rounds: int) -> None:
+    """From a result's commit to watchers in other processes: 20 of one run at 10 and 33 a second, 1,000 of ten runs."""
+    for _ in range(rounds):
+        await watchers.measure(folder, watchers=20, executions=1, prompts=60, rate=10, processes=1)
+        await watchers.measure(folder, watchers=20, executions=1, prompts=100, rate=33, processes=1)
+        await watchers.measure(folder, watchers=1000, executions=10, prompts=20, rate=10, processes=2)
+
+
 async def bench_start(folder: Path, rounds: int) -> None:
     """From ``nanobatch up`` to the first accepted request."""
     times = []
@@ -202,6 +210,7 @@ BENCHES = {
     "makespan": bench_makespan,
     "cpu": bench_cpu,
     "events": bench_events,
+    "watchers": bench_watchers,
     "memory": bench_memory,
     "lease": queue.bench_lease,
     "queue": queue.bench_queue,

@@ -17,7 +17,7 @@ from nanobatch_runtime.testing import eventually
 
 
 async def test_hundreds_of_cuts_and_switches_leave_no_gap_and_no_repeat(tmp_path):
-    outcome = await disconnects(tmp_path, seed=1, count=200, prompts=25)
+    outcome = await disconnects(tmp_path, seed=1, count=200, prompts=60, calm=0.1)
     print(outcome)
     assert outcome.disconnects >= 200
     assert outcome.switches

@@ -62,8 +62,8 @@ class WatchExecution:
         Every error carries the metadata ``revision`` to resume from: WatchMovedError, WatcherTooSlowError, and what
         storage says about the execution itself (NOT_FOUND, RevisionUnknownError). ``send`` raises ReaderTooSlowError.
         """
-        await self._let_in(caller, execution_id, after_revision)
-        feed, seen = self._feed(execution_id), after_revision
+        known = await self._let_in(caller, execution_id, after_revision)
+        feed, seen = self._feed(execution_id, known), after_revision
         # Some earlier than others: those who came together need not come back together.
         lasting = self._lasting * random.uniform(0.9, 1)  # noqa: S311  # spreads load, guards nothing
         try:
@@ -83,8 +83,8 @@ class WatchExecution:
         for task in list(self._tasks):
             await cancel(task)
 
-    async def _let_in(self, caller: Caller, execution_id: str, after_revision: int) -> None:
-        """Make sure that the caller may see the execution, and that its revision exists; storage may be away a while."""
+    async def _let_in(self, caller: Caller, execution_id: str, after_revision: int) -> int:
+        """Return the execution's revision if the caller may see it and theirs exists; storage may be away a while."""
         metadata = {"revision": str(after_revision)}
         failures, began = 0, asyncio.get_running_loop().time()
         while not self._draining.is_set():
@@ -103,13 +103,16 @@ class WatchExecution:
                 if after_revision > known:
                     message = f"Revision {after_revision} was never given out; the highest one is {known}."
                     raise RevisionUnknownError(message, metadata={"revision": str(known)})
-                return
+                return known
         raise WatchMovedError(_SHUTTING_DOWN, metadata=metadata)
 
-    def _feed(self, execution_id: str) -> Feed:
+    def _feed(self, execution_id: str, known: int) -> Feed:
         found = self._feeds.get(execution_id)
-        if found is not None and not found[0].replica.ended:
-            return found[0]
+        if found is not None:
+            replica = found[0].replica
+            # A complete one still serves those who come after the end, unless the execution was reopened meanwhile.
+            if not replica.ended or (replica.complete and replica.revision >= known):
+                return found[0]
         feed = self._new_feed(execution_id)
         # In a context of its own: the first watcher's deadline is not the feed's.
         task = asyncio.get_running_loop().create_task(
@@ -117,9 +120,12 @@ class WatchExecution:
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: self._forget(feed))
+        task.add_done_callback(lambda _: self._forget_later(feed))
         self._feeds[execution_id] = feed, task
         return feed
+
+    def _forget_later(self, feed: Feed) -> None:
+        asyncio.get_running_loop().call_later(self._limits.linger.total_seconds(), self._forget, feed)
 
     def _forget(self, feed: Feed) -> None:
         found = self._feeds.get(feed.execution_id)

@@ -105,6 +105,11 @@ class Replica(Generic[C]):
         """Whether anybody watches."""
         return bool(self._watchers)
 
+    @property
+    def complete(self) -> bool:
+        """Whether it ended because the execution had."""
+        return self.ended and self._failure is None
+
     def row(self, row_id: str) -> C | None:
         """Return the newest change of a row."""
         row = self._rows.get(row_id)

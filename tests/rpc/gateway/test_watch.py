@@ -229,6 +229,26 @@ async def test_a_watch_that_has_lasted_long_ends_resumably(idle_world, refused) 
         assert idle_world.generator.watches == [0]  # the feed behind them stayed
 
 
+async def test_who_comes_after_the_end_is_served_from_what_is_there_until_it_was_reopened(world, watching) -> None:
+    execution_id = world.storage.new_execution()
+    journal = world.storage.journals[execution_id]
+    await journal.add(3)
+    await journal.end()
+    for after, revisions in ((0, [1, 2, 3]), (1, [2, 3]), (3, [])):
+        watcher = watching(execution_id, after_revision=after)
+        await ended(watcher)
+        assert watcher.error is None
+        assert watcher.revisions == revisions
+    assert world.generator.watches == [0]
+    journal.ended = False
+    await journal.add(2)
+    await journal.end()
+    again = watching(execution_id, after_revision=3)
+    await ended(again)
+    assert again.revisions == [4, 5]
+    assert world.generator.watches == [0, 0]
+
+
 async def test_who_joins_late_is_told_why_the_execution_waits(world, watching) -> None:
     execution_id = world.storage.new_execution()
     await world.storage.journals[execution_id].add(2)
