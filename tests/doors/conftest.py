@@ -13,6 +13,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 import grpc
+import pytest
 import pytest_asyncio
 from contract import Metadata, bearer
 
@@ -46,6 +47,7 @@ class House:
     stack: AsyncExitStack
     folder: Path
     service_token: str = SERVICE_TOKEN
+    admin_token: str = ADMIN_TOKEN
     admin: Metadata = field(default_factory=lambda: bearer(ADMIN_TOKEN))
 
     async def client(self, token: str = ADMIN_TOKEN) -> Client:
@@ -69,7 +71,9 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(database_url: str | None, **gateway_options: Any) -> AsyncIterator[House]:
+async def open_house(
+    database_url: str | None, *, gemini_base_url: str = "", **gateway_options: Any
+) -> AsyncIterator[House]:
     """Open everything; without a database URL it is SQLite in a folder of its own."""
     async with AsyncExitStack() as stack:
         folder = Path(mkdtemp(prefix="nb-doors-"))
@@ -81,7 +85,9 @@ async def open_house(database_url: str | None, **gateway_options: Any) -> AsyncI
         )
         targets = {"storage_target": storage.address, "encryption_key": ENCRYPTION_KEY}
         generator = await stack.enter_async_context(
-            nanobatch_generator.wiring.open_app(load(GeneratorSettings, **common, **targets, sandbox_delay=0.0))
+            nanobatch_generator.wiring.open_app(
+                load(GeneratorSettings, **common, **targets, sandbox_delay=0.0, gemini_base_url=gemini_base_url)
+            )
         )
         generator_at = f"127.0.0.1:{generator.port}"
         gateway = await stack.enter_async_context(
@@ -91,6 +97,7 @@ async def open_house(database_url: str | None, **gateway_options: Any) -> AsyncI
                     **{name: value for name, value in common.items() if name != "data_dir"},
                     **targets,
                     generator_target=generator_at,
+                    http="off",
                     auth="token",
                     admin_token=ADMIN_TOKEN,
                 ),
@@ -100,6 +107,12 @@ async def open_house(database_url: str | None, **gateway_options: Any) -> AsyncI
         await eventually(gateway.started.done)
         channel = await stack.enter_async_context(open_channel(gateway.address))
         yield House(storage.address, generator_at, gateway.address, channel, stack, folder)
+
+
+@pytest.fixture
+def new_house() -> Any:
+    """What opens another house."""
+    return open_house
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

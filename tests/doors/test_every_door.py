@@ -18,7 +18,7 @@ from nanobatch_client.errors import PermissionDeniedError, UnauthenticatedError
 from nanobatch_client.models import Role
 from nanobatch_gateway import tokens
 from nanobatch_gateway.authenticate import REMEMBER
-from nanobatch_gateway.servicers.guard import RECHECK
+from nanobatch_gateway.recheck import RECHECK
 from nanobatch_runtime.testing import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

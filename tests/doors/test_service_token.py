@@ -99,6 +99,7 @@ async def test_an_internal_service_that_strangers_could_reach_does_not_start(tmp
 async def test_a_gateway_with_another_service_token_waits_and_says_why(house, tmp_path):
     environment = {
         "NANOBATCH_GATEWAY_GRPC": "127.0.0.1:0",
+        "NANOBATCH_GATEWAY_HTTP": "off",
         "NANOBATCH_STORAGE_TARGET": house.storage,
         "NANOBATCH_SERVICE_TOKEN": "x" * 32,
         "ENCRYPTION_KEY": "0123456789abcdef" * 4,

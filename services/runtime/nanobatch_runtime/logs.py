@@ -11,10 +11,11 @@ from typing import Any
 import structlog
 
 _SECRET_FIELDS = re.compile(r"(api_?key|secret|token|authorization|password)", re.IGNORECASE)
-# Shapes of provider keys and of ways to carry one: Google (AIza..., AQ....), OpenAI and Stability (sk-...), bearer
-# headers and key queries.
+# Shapes of keys and of ways to carry one: Google (AIza..., AQ....), OpenAI and Stability (sk-...), our own tokens
+# (nbt_...), bearer headers and key queries.
 _SECRET_SHAPES = re.compile(
-    r"AIza[0-9A-Za-z_\-]{20,}|AQ\.[0-9A-Za-z_\-]{20,}|sk-[0-9A-Za-z_\-]{16,}|(?<=[?&]key=)[^&\s\"']+|(?<=Bearer )\S+"
+    r"nbt_[0-9A-Za-z]{20,}|AIza[0-9A-Za-z_\-]{20,}|AQ\.[0-9A-Za-z_\-]{20,}"
+    r"|sk-[0-9A-Za-z_\-]{16,}|(?<=[?&]key=)[^&\s\"']+|(?<=Bearer )\S+"
 )
 _HIDDEN = "[hidden]"
 
