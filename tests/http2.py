@@ -6,6 +6,7 @@ import asyncio
 import struct
 import time
 from collections.abc import Callable
+from typing import cast
 
 WATCH = "/nanobatch.gateway.v1.ExecutionService/WatchExecution"
 
@@ -56,10 +57,9 @@ class Reader(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send everything at once."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         calls = (request(1 + 2 * number, WATCH, message) for number, message in enumerate(self._calls))
-        transport.write(opening() + b"".join(calls))
+        self._transport.write(opening() + b"".join(calls))
 
     def data_received(self, data: bytes) -> None:
         """Take whole frames off the input."""
