@@ -18,7 +18,7 @@ from processes import ROOT
 
 from soak.report import Report
 from soak.scenarios import SCENARIOS
-from soak.stage import Ground
+from soak.stage import Ground, NotStartedError
 from soak.twins import TWINS, make
 
 
@@ -76,6 +76,8 @@ def _ran(name: str, ground: Ground, size: str) -> bool:
     started = time.monotonic()
     try:
         report = asyncio.run(scenario(ground, size))
+    except NotStartedError as error:
+        sys.exit(f"   {error}: no verdict")
     except (TimeoutError, RuntimeError, AssertionError) as error:
         report = Report([f"BROKEN {type(error).__name__}: {error}"], [str(error)])
     for line in report.lines:

@@ -122,7 +122,10 @@ class FaultProxy:
             asyncio.create_task(self._ask(one, reader, far)),
             asyncio.create_task(self._answer(one, far_reader, near)),
         ]
-        await asyncio.wait(one.tasks)
+        try:
+            await asyncio.wait(one.tasks)
+        except asyncio.CancelledError:  # the loop ends; asyncio's streams would print it
+            one.reset()
         self._connections.discard(one)
         for writer in (near, far):
             writer.transport.abort()

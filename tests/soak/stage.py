@@ -38,8 +38,12 @@ ENDED = {
     execution_pb2.EXECUTION_STATE_FAILED,
     execution_pb2.EXECUTION_STATE_CANCELLED,
 }
-_START_SECONDS = 60.0
+_START_SECONDS = 120.0
 _CALL_SECONDS = 60.0
+
+
+class NotStartedError(Exception):
+    """The product did not come up: the run says nothing."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,7 @@ class Stage:
                     if answer.status == health_pb2.HealthCheckResponse.SERVING:
                         return
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"nobody serves at {port}")
+                    raise NotStartedError(f"nobody serves at {port}")
                 await asyncio.sleep(0.05)
 
     # -- clients ---------------------------------------------------------------------------------------------------

@@ -66,8 +66,10 @@ TWINS: dict[str, Twin] = {
         (
             Edit(
                 _STORAGE + "adapters/leases_sql.py",
-                "                if row.lease_id == wanted[row.id]\n                and row.state in",
-                "                if row.state in",
+                "            held = {ref.result_id: current[ref] for ref in leases if ref in current}\n",
+                "            states = {ref.result_id: state for ref, state in current.items()}\n"
+                "            current = {ref: states[ref.result_id] for ref in leases if ref.result_id in states}\n"
+                "            held = {ref.result_id: current[ref] for ref in leases if ref in current}\n",
             ),
         ),
     ),
@@ -130,11 +132,13 @@ TWINS: dict[str, Twin] = {
         (
             Edit(
                 _LEDGER,
-                "    row = (await tx.connection.execute(_LOCKED_EXECUTION, names)).one_or_none()\n"
+                '    row = (await tx.connection.execute(_LOCKED_EXECUTION, {"result_id": lease.result_id})).one_or_none()\n'
                 "    if row is None:\n        raise LeaseLostError\n"
-                "    result_row = (await tx.connection.execute(_LOCKED_RESULT, names)).one_or_none()\n",
-                "    result_row = (await tx.connection.execute(_LOCKED_RESULT, names)).one_or_none()\n"
-                "    row = (await tx.connection.execute(_LOCKED_EXECUTION, names)).one_or_none()\n"
+                '    names = {"result_id": lease.result_id, "lease_id": lease.lease_id}\n'
+                "    both = (await tx.connection.execute(_LOCKED_RESULT, names)).one_or_none()\n",
+                '    names = {"result_id": lease.result_id, "lease_id": lease.lease_id}\n'
+                "    both = (await tx.connection.execute(_LOCKED_RESULT, names)).one_or_none()\n"
+                '    row = (await tx.connection.execute(_LOCKED_EXECUTION, {"result_id": lease.result_id})).one_or_none()\n'
                 "    if row is None:\n        raise LeaseLostError\n",
             ),
         ),

@@ -106,6 +106,15 @@ async def now_of(store, actor, execution):
     return (await store.executions.get(actor, execution.id)).execution
 
 
+async def test_an_old_and_a_new_lease_of_one_result_are_told_apart_in_one_extension(store, queue, user):
+    await store.execution(user, 1)
+    (old,) = await queue.take()
+    store.clock.advance(TTL)
+    (new,) = await queue.take()
+    assert await queue.leases.extend([ref(old), ref(new)]) == [ref(old)]
+    assert await queue.leases.extend([ref(new), ref(old)]) == [ref(old)]
+
+
 async def test_a_lease_marks_the_row_and_gives_every_row_its_own_revision(store, queue, user):
     execution = await store.execution(user, 5)
     leases = await queue.take(3)

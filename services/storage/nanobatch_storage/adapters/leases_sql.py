@@ -290,18 +290,18 @@ class SqlLeases:
         """Extend leases to their full length from now; returns the lost ones."""
 
         async def work(tx: Transaction) -> list[LeaseRef]:
-            wanted = {ref.result_id: ref.lease_id for ref in leases}
             statement = rows.for_update(
                 select(results.c.id, results.c.lease_id, results.c.state)
-                .where(results.c.id.in_(list(wanted)))
+                .where(results.c.id.in_({ref.result_id for ref in leases}))
                 .order_by(results.c.id)
             )
-            held = {
-                row.id: row.state
+            # By lease, not by result: somebody may hold an old and a new lease of the same one.
+            current = {
+                LeaseRef(row.id, row.lease_id): row.state
                 for row in await tx.connection.execute(statement)
-                if row.lease_id == wanted[row.id]
-                and row.state in (ResultState.PROCESSING, ResultState.CANCELLED)
-            }  # fmt: skip
+                if row.state in (ResultState.PROCESSING, ResultState.CANCELLED)
+            }
+            held = {ref.result_id: current[ref] for ref in leases if ref in current}
             await self._database.look_at_clock(tx)  # the rows may have been waited for
             until = tx.now + self._duration
             # A cancelled result's call runs on, so that its picture is kept; but it is never ready again.
@@ -312,7 +312,7 @@ class SqlLeases:
             if len(working) < len(held):
                 late = [result_id for result_id in held if result_id not in working]
                 await tx.connection.execute(change.values(lease_expires_at=until), {"ids": late})
-            return [ref for ref in leases if ref.result_id not in held]
+            return [ref for ref in leases if ref not in current]
 
         return await self._database.write(work) if leases else []
 
