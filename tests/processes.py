@@ -17,6 +17,8 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 NANOBATCH = Path(sys.executable).parent / "nanobatch"
+DRAIN_SECONDS = "20"
+"""Grace of a stop: less than the default, because tests leave calls hanging on purpose."""
 
 
 @dataclass
@@ -94,6 +96,7 @@ def product(
     port = free_port()
     env = {
         "NANOBATCH_DATA_DIR": str(data),
+        "NANOBATCH_DRAIN_SECONDS": DRAIN_SECONDS,
         "NANOBATCH_GATEWAY_GRPC": f"127.0.0.1:{port}",
         "NANOBATCH_GEMINI_BASE_URL": upstream_url,
         "NANOBATCH_WEB": "off",  # seconds of CPU that only tests of the page should pay
@@ -113,6 +116,7 @@ class Cluster:
         self.running: list[subprocess.Popen] = []
         self._environment = {
             "ENCRYPTION_KEY": os.urandom(32).hex(),
+            "NANOBATCH_DRAIN_SECONDS": DRAIN_SECONDS,
             "NANOBATCH_DATA_DIR": str(folder / "data"),
             "NANOBATCH_GATEWAY_GRPC": self.target,
             "NANOBATCH_GENERATOR_TARGET": self.generator_target,

@@ -94,7 +94,7 @@ async def _serve(settings: EmbeddedSettings) -> None:
             _say("Try, in another shell:  .venv/bin/nanobatch run examples/prompts.txt -o pictures/")
             _say("Stop with Ctrl-C: what is unfinished goes on at the next start.")
             await signalled
-            _say("Stopping ...")
+            _say("Stopping: calls that are out are paid for and may end. Again Ctrl-C stops at once.")
     finally:
         await cancel(signalled)
 

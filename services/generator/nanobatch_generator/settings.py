@@ -40,8 +40,8 @@ class GeneratorSettings(RedisSettings):
     """Address space of such a process, in MiB."""
     data_dir: Path = Field(default=Path("data"), validation_alias="NANOBATCH_DATA_DIR")
     """Folder of the spool."""
-    drain_seconds: float = Field(default=20.0, ge=0, le=3600, validation_alias="NANOBATCH_DRAIN_SECONDS")
-    """How long running calls may go on after SIGTERM."""
+    drain_seconds: float = Field(default=210.0, ge=0, le=3600, validation_alias="NANOBATCH_DRAIN_SECONDS")
+    """How long running calls may go on after SIGTERM; the default outlasts the flash models' limit of 180 s."""
     log_level: str = Field(default="info", validation_alias="NANOBATCH_LOG_LEVEL")
     """debug, info, warning or error."""
 

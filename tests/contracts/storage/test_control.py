@@ -420,3 +420,19 @@ async def test_generators_hear_of_a_resumption_and_a_retry(store):
         await store.change(execution.id, 0, ResultState.FAILED)
         await control.retry_execution(store.control, store.bus, user, execution.id, store.retry())
         assert await hints.wait(timedelta(seconds=5))
+
+
+async def test_longer_words_of_a_retry_reserve_what_they_may_cost(store):
+    user = await store.user()
+    execution = await store.paid(user, 2, reservation_micros=39_000, max_cost_micros=100_000)
+    for index in (0, 1):
+        await store.change(execution.id, index, ResultState.FAILED)
+    first, second = await store.results(user, execution.id)
+    short = store.retry(result_ids=(first.id,), edits=((first.id, "a boat"),), credential=store.credential())
+    again, _ = await store.control.retry(user, execution.id, short)
+    before = again.reservation_micros
+    long = store.retry(result_ids=(second.id,), edits=((second.id, "a boat " * 1400),), credential=store.credential())
+    again, _ = await store.control.retry(user, execution.id, long)
+    # 9,800 characters count as so many tokens of input, at 0.30 dollars a million.
+    assert again.reservation_micros - before == pytest.approx(9_800 * 0.3, abs=5)
+    assert again.max_cost_micros == 100_000

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import insert, select
 
+from nanobatch_catalog import find_model, worst_case_micros
 from nanobatch_runtime.errors import FailedPreconditionError, FieldViolation, InvalidArgumentError
 from nanobatch_runtime.ids import is_id
 from nanobatch_storage.adapters import rows
@@ -41,7 +42,9 @@ async def retry_execution(
     await take_key(tx, execution, retry.credential, bucket)
     edits = dict(retry.edits)
     for result in chosen:
-        result.prompt_text = edits.get(result.id, result.prompt_text)
+        if result.id in edits:
+            result.prompt_text = edits[result.id]
+            execution.reservation_micros = max(execution.reservation_micros, _worst_case(execution, result))
         _start_over(execution, result, tx.now)
     execution.cancel_requested = False
     execution.end_time = None
@@ -98,6 +101,21 @@ async def _choose(tx: Transaction, execution: Execution, retry: Retry) -> list[R
         text = "A call of one of these results is still out; its picture may still come. Try again when it has ended."
         raise FailedPreconditionError(text, reason="CALL_STILL_OPEN")
     return sorted(found, key=lambda result: (result.batch_index, result.variation))
+
+
+def _worst_case(execution: Execution, result: Result) -> int:
+    """Return what a call with the result's words can cost at most; 0 where the catalogue no longer knows the model."""
+    model = find_model(execution.model)
+    if model is None:
+        return 0
+    settings = execution.settings
+    words = (settings.prompt_prefix, result.prompt_text, settings.prompt_suffix)
+    return worst_case_micros(
+        model,
+        image_size=settings.output.image_size,
+        prompt_characters=sum(len(part) + 1 for part in words if part),
+        input_images=len(result.reference_image_ids or settings.reference_image_ids) + bool(result.source_image_id),
+    )
 
 
 def _start_over(execution: Execution, result: Result, now: datetime) -> None:
