@@ -47,7 +47,7 @@ _COMMON: tuple[tuple[str, int], ...] = (
 _SERVER: tuple[tuple[str, int], ...] = (
     *_COMMON,
     ("grpc.so_reuseport", 0),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", _ms(PING_EVERY) // 3),
+    ("grpc.http2.min_ping_interval_without_data_ms", _ms(PING_EVERY) // 3),
     ("grpc.http2.max_ping_strikes", 4),
 )
 
