@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,12 +41,18 @@ class Upstream:
 
 @contextmanager
 def upstream(
-    folder: Path, *, picture_bytes: int, latency: str = "0", seed: int = 1, pixels: int | None = None
+    folder: Path,
+    *,
+    picture_bytes: int,
+    latency: str = "0",
+    seed: int = 1,
+    pixels: int | None = None,
+    more: Sequence[str] = (),
 ) -> Iterator[Upstream]:
-    """Run the fake Gemini in a process of its own."""
+    """Run the fake Gemini in a process of its own; ``more`` are further options of its command line."""
     ledger = folder / f"upstream-{time.monotonic_ns()}.jsonl"
     command = [sys.executable, ROOT / "tests/fakes/gemini.py", "--port", "0", "--picture-bytes", str(picture_bytes)]
-    command += ["--latency", latency, "--seed", str(seed), "--ledger", ledger]
+    command += ["--latency", latency, "--seed", str(seed), "--ledger", ledger, *more]
     command += ["--pixels", str(pixels)] if pixels else []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

@@ -40,6 +40,7 @@ if __package__ in {None, ""}:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fakes import gemini_faults as faults
+from fakes.gemini_quota import Quotas, read_quota
 from fakes.gemini_wire import (
     MODELS,
     RATIOS,
@@ -75,10 +76,12 @@ class FakeGemini:
         ledger: IO[str] | None = None,
         max_request_bytes: int = 20 * _MIB,
         pixels: tuple[int, int] | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         """``ledger``: a file that gets a line of JSON as each call ends; ``pixels`` of every picture, whatever is asked for.
 
-        Whoever is told an address with a name behind it (``url/name``) has its calls written down under that name.
+        ``quotas``: what keys may do, told to nobody. Whoever is told an address with a name behind it (``url/name``) has
+        its calls written down under that name.
         """
         self.calls: list[Call] = []
         self.checks: list[str] = []
@@ -94,6 +97,7 @@ class FakeGemini:
         """Calls in flight by caller; also to be read at ``/out``."""
         self.most_in_flight = 0
         self.script = script
+        self.quotas = quotas
         self._port = port
         self._picture_bytes = picture_bytes
         self._latency = latency
@@ -231,6 +235,10 @@ class FakeGemini:
             raise invalid("Invalid JSON payload received.") from None
         read_contents(call)
         wanted = read_config(call, self.models[call.model])
+        refusal = None if self.quotas is None else self.quotas.refusal(call.key)
+        if refusal is not None:
+            call.fault = "quota"
+            raise RefusedError(429, refusal)
         latency = self._latency(call) if callable(self._latency) else self._latency
         marked = _LATENCY.search(call.prompt)
         call.latency = float(marked[1]) if marked else latency
@@ -372,11 +380,17 @@ async def _main() -> None:
     parser.add_argument("--latency", default="0")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ledger", type=Path)
+    parser.add_argument("--quota", help="bucket:RATE:BURST or window:CALLS:SECONDS:OFFSET, of each key")
+    parser.add_argument("--quota-of", default="", help="the one key that has the quota")
+    parser.add_argument("--no-hint", action="store_true", help="refuse without saying how long to wait")
     arguments = parser.parse_args()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     ledger = arguments.ledger.open("w") if arguments.ledger else None
+    quotas = None
+    if arguments.quota:
+        quotas = Quotas(lambda: read_quota(arguments.quota), hint=not arguments.no_hint, only=arguments.quota_of)
     try:
         fake = FakeGemini(
             port=arguments.port,
@@ -384,6 +398,7 @@ async def _main() -> None:
             pixels=(arguments.pixels, arguments.pixels) if arguments.pixels else None,
             latency=latency_of(arguments.latency, arguments.seed),
             ledger=ledger,
+            quotas=quotas,
         )
         async with fake:
             sys.stdout.write(f"{fake.url}\n")

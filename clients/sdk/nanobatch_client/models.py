@@ -88,6 +88,7 @@ class WaitReason(Enum):
     DAILY_QUOTA = "DAILY_QUOTA"
     BACKOFF = "BACKOFF"
     KEY_CHECK = "KEY_CHECK"
+    PACED = "PACED"
 
 
 class ImageKind(Enum):

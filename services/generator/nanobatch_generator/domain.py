@@ -341,7 +341,7 @@ class LeaseLostError(AbortedError):
 
 
 class WindowFullError(ResourceExhaustedError):
-    """No more calls of this bucket may be out now."""
+    """No more calls of this bucket may be out now; with ``retry_after``, the next one may start only then."""
 
     reason = "WINDOW_FULL"
 

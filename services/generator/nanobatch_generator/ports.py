@@ -98,7 +98,8 @@ class LeaseSource(Protocol):
     async def start_attempt(self, lease: Lease, ended: EndedCall | None = None) -> str:
         """Write the attempt just before the call and return its id: the last door before money.
 
-        ``ended`` gives its place to this call. Raises WindowFullError where no more calls of the bucket may be out.
+        ``ended`` gives its place to this call. Raises WindowFullError where no more calls of the bucket may be out,
+        or, with ``retry_after``, where its pace lets the next one start only then.
         """
         ...
 

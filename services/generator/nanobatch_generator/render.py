@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from datetime import timedelta
 
@@ -31,7 +31,7 @@ from nanobatch_generator.finish import Finish
 from nanobatch_generator.inputs import Inputs
 from nanobatch_generator.latency import Latencies
 from nanobatch_generator.patience import patiently
-from nanobatch_generator.places import Places
+from nanobatch_generator.places import Places, Turns
 from nanobatch_generator.ports import Caller, LeaseSource, Provider, Spare
 from nanobatch_generator.running import Phase, Work
 from nanobatch_generator.spool import Spool, SpoolEntry
@@ -74,6 +74,7 @@ class Render:
         self._latencies = latencies
         self._spare = spare
         self._places = Places()
+        self._turns = Turns()
 
     async def run(self, work: Work) -> None:
         """Work on one lease until its result is committed, its failure told, or the lease lost."""
@@ -169,7 +170,7 @@ class Render:
                 await self._tell_end(ended)
                 ended = None
             try:
-                attempt_id = await patiently(ask)
+                attempt_id = await self._leave(lease.bucket_id, ask)
             except WindowFullError:
                 ended = await self._places.wait(lease.bucket_id, _look_again())
             except LeaseLostError:
@@ -188,6 +189,23 @@ class Render:
             await self._leases.release([lease.ref])
         except NanobatchError as error:  # storage closes it as perhaps charged when the lease expires
             _log.warning("lease.unreleased", count=1, error=str(error))
+
+    async def _leave(self, bucket_id: str, ask: Callable[[], Awaitable[str]]) -> str:
+        """Ask for leave to start; where the pace of the bucket puts it off, wait for that, one after the other."""
+        if not self._turns.are_kept(bucket_id):
+            try:
+                return await patiently(ask)
+            except WindowFullError as full:
+                if full.retry_after is None:
+                    raise
+        async with self._turns.turn(bucket_id):
+            while True:
+                try:
+                    return await patiently(ask)
+                except WindowFullError as full:
+                    if full.retry_after is None:
+                        raise
+                    await asyncio.sleep(full.retry_after.total_seconds())
 
     async def _end_call(self, ended: EndedCall, lease: Lease) -> None:
         """Let the next call begin while this picture is finished."""

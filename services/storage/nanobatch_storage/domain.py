@@ -72,6 +72,7 @@ class WaitReason(StrEnum):
     DAILY_QUOTA = "DAILY_QUOTA"
     BACKOFF = "BACKOFF"
     KEY_CHECK = "KEY_CHECK"
+    PACED = "PACED"
 
 
 class ImageKind(StrEnum):
@@ -385,6 +386,10 @@ class Attempt:
     """The row as it was read: what has not changed is not written back."""
 
 
+FIRST_RATE = 50.0
+"""Starts a second of a bucket that was never refused a call. It grows."""
+
+
 @dataclass(slots=True)
 class Bucket:
     """Pacing state of a provider key x model; shared by all who use that key."""
@@ -400,6 +405,20 @@ class Bucket:
     rate_limits: int
     overloads: int
     cut_at: datetime | None
+    threshold: float | None = None
+    """Where the window grows back to quickly after a cut."""
+    rate: float = FIRST_RATE
+    """Starts a second: tried while nothing is known of the quota, learned afterwards (see ``quota``)."""
+    rate_calls: int = 0
+    """How many accepted calls the learned rate was measured by."""
+    refused_at: datetime | None = None
+    """When the latest burst of refusals was learned from; None: nothing is known of the quota."""
+    quota_calls: int | None = None
+    """Calls a period, where the quota is taken as one of periods."""
+    quota_period: float | None = None
+    """Seconds; None: not known yet."""
+    quota_from: datetime | None = None
+    """A time at which a period began, or will."""
     stored: dict[str, Any] | None = field(default=None, compare=False, repr=False)
     """The row as it was read: what has not changed is not written back."""
 

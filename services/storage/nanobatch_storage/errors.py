@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from nanobatch_runtime.errors import (
     AbortedError,
     AlreadyExistsError,
@@ -100,9 +102,12 @@ class WindowFullError(ResourceExhaustedError):
 
     reason = "WINDOW_FULL"
 
-    def __init__(self) -> None:
-        """Say it."""
-        super().__init__("This key has as many calls out as it may have. Ask again when one of them has ended.")
+    def __init__(self, wait: timedelta | None = None) -> None:
+        """``wait``: there is a place, but the pace that the provider allows has the next call start only then."""
+        if wait is None:
+            super().__init__("This key has as many calls out as it may have. Ask again when one of them has ended.")
+        else:
+            super().__init__("The next call of this key may start a little later.", retry_after=wait)
 
 
 class BadPictureError(InvalidArgumentError):

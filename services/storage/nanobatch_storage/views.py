@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
+from nanobatch_storage import quota
 from nanobatch_storage.domain import (
     RUNNABLE_EXECUTION_STATES,
     Bucket,
@@ -50,7 +51,7 @@ class ExecutionView:
             return Waiting(WaitReason.BACKOFF, result.ready_at)
         if self.bucket.needs_key_check(now):
             return Waiting(WaitReason.KEY_CHECK, None)
-        return None
+        return Waiting(WaitReason.PACED, None) if quota.is_learned(self.bucket) else None
 
 
 @dataclass(frozen=True, slots=True)

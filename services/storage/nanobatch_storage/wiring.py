@@ -119,7 +119,7 @@ async def open_app(
         executions, control = SqlExecutions(database, window=window), SqlControl(database, window=window)
         lag = sole_owner.recent if sole_owner is not None else timedelta
         leases = SqlLeases(database, duration=settings.lease, loop_lag=lag)
-        ledger = SqlLedger(database, window=window)
+        ledger = SqlLedger(database)
         if sole_owner is not None:
             await leases.expire_all()
 

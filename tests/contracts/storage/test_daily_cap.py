@@ -39,7 +39,7 @@ class Spender:
     def __init__(self, store, actor):
         self.store, self.actor = store, actor
         self.leases = SqlLeases(store.database, duration=timedelta(seconds=30), ahead=0)
-        self.ledger = SqlLedger(store.database, window=10)
+        self.ledger = SqlLedger(store.database)
 
     async def run(self, count, **changes):
         execution = await self.store.paid(self.actor, count, **changes)

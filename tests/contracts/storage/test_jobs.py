@@ -23,7 +23,7 @@ class Tasks:
     def __init__(self, store, user):
         self.store, self.user = store, user
         self.leases = SqlLeases(store.database, duration=TTL, ahead=0)
-        self.ledger = SqlLedger(store.database, window=10)
+        self.ledger = SqlLedger(store.database)
 
     async def begin(self, **changes):
         self.execution = await self.store.paid(self.user, 1, **changes)

@@ -90,7 +90,7 @@ def stored(new, owner):
 
 @pytest.fixture
 async def queue(store):
-    made = Queue(store, None, SqlLedger(store.database, window=10))
+    made = Queue(store, None, SqlLedger(store.database))
     made.leases = SqlLeases(store.database, duration=TTL, ahead=0, loop_lag=lambda: made.lag)
     return made
 

@@ -17,8 +17,8 @@ def failure(retry_after: timedelta | None = None) -> Failure:
     return Failure(FailureClass.RATE_LIMITED, "RATE_LIMITED", "slow down", Charged.NO, retry_after=retry_after)
 
 
-def refuse(b, effect=BucketEffect.RATE_LIMITED, *, sent_at=NOW, now=NOW, retry_after=None):
-    pacing.refused(b, effect, failure(retry_after), sent_at=sent_at, now=now, chance=1.0)
+def refuse(b, effect=BucketEffect.RATE_LIMITED, *, sent_at=NOW, now=NOW, retry_after=None, out=100):
+    pacing.refused(b, effect, failure(retry_after), sent_at=sent_at, now=now, out=out, chance=1.0)
 
 
 def test_the_providers_hint_is_the_cooldown():
@@ -38,19 +38,49 @@ def test_a_burst_of_refusals_of_calls_sent_before_the_cut_halves_the_window_once
 
 def test_a_refusal_after_the_cut_halves_it_again_but_never_below_one():
     b = bucket(4)
-    for second in range(1, 9):
+    for second in range(1, 90, 11):
         refuse(b, sent_at=NOW + timedelta(seconds=second), now=NOW + timedelta(seconds=second, milliseconds=1))
+        b.cooldown_until = None
     assert b.window == 1
 
 
-def test_successes_bring_the_window_back_and_not_further():
-    b = bucket(1)
-    b.rate_limits = 3
-    for _ in range(200):
-        pacing.succeeded(b, 10)
+def test_a_refusal_with_few_calls_out_speaks_of_the_rate_and_leaves_the_window():
+    b = bucket(16)
+    refuse(b, out=7)
+    assert b.window == 16
+
+
+def test_a_question_about_the_key_that_is_refused_teaches_nothing_of_calls():
+    b = bucket(16)
+    refuse(b, sent_at=None)
+    assert b.is_cooling(NOW)
+    assert (b.window, b.refused_at) == (16, None)
+
+
+def test_a_cut_window_grows_back_quickly_then_by_one_for_each_window_of_successes_that_use_it():
+    b = bucket(16)
+    refuse(b)
+    grown = []
+    for n in range(400):
+        if pacing.may_grow(b, f"{n * 2654435761 % 2**32:08x}"):
+            pacing.succeeded(b, out=int(b.window) - 1)
+        grown.append(b.window)
+    assert (b.threshold, grown[3]) == (12, 12)
+    assert 20 < grown[-1] < 45
+
+
+def test_a_window_that_is_not_in_use_does_not_grow():
+    b = bucket(10)
+    for _ in range(50):
+        pacing.succeeded(b, out=3)
     assert b.window == 10
-    assert b.rate_limits == 0
-    assert not pacing.succeeded(b, 10)
+
+
+def test_a_window_never_passes_its_bound():
+    b = bucket(pacing.MAX_WINDOW)
+    pacing.succeeded(b, out=1000)
+    assert b.window == pacing.MAX_WINDOW
+    assert not pacing.may_grow(b, "00000000")
 
 
 def test_a_few_overloads_cool_nothing_down_and_many_in_a_row_do():
@@ -61,6 +91,7 @@ def test_a_few_overloads_cool_nothing_down_and_many_in_a_row_do():
         refuse(b, BucketEffect.OVERLOADED)
     assert b.cooldown_reason is WaitReason.OVERLOADED
     assert b.cooldown_until == NOW + timedelta(minutes=2)
+    assert b.refused_at is None  # an overload says nothing of the quota
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,12 @@ _FIRST_WORDS = 40
 _PROMPT_FIELD = re.compile(r"\bprompts(?:_text)?\[(\d+)\]")
 _PROMPT_SENTENCE = re.compile(r"Prompt (\d+)\b")  # how the gateway names a prompt of `prompts_text`
 _WAITS = {
-    WaitReason.RATE_LIMITED: "the provider limits the rate",
+    WaitReason.RATE_LIMITED: "the provider refused a call as one too many",
     WaitReason.OVERLOADED: "the provider is overloaded",
     WaitReason.DAILY_QUOTA: "the provider's quota of the day is used up",
     WaitReason.BACKOFF: "a pause before the next try",
     WaitReason.KEY_CHECK: "the key is being checked",
+    WaitReason.PACED: "as fast as the provider lets this key",
 }
 
 

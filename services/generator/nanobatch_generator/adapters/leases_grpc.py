@@ -63,7 +63,7 @@ class GrpcLeases:
             return (await answer(self._stub.StartAttempt(request, timeout=_LIMIT))).attempt_id
         except RemoteError as error:
             if error.reason == "WINDOW_FULL":
-                raise WindowFullError(error.message) from error
+                raise WindowFullError(error.message, retry_after=error.retry_after) from error
             raise
 
     async def note_job(self, ref: LeaseRef, attempt_id: str, task_id: str) -> None:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, bindparam, case, func, select, update
 
+from nanobatch_storage import quota
 from nanobatch_storage.adapters import jobs_sql, ledger_sql, rows, spending_sql
 from nanobatch_storage.adapters.credentials_sql import wipe_key_if_done
 from nanobatch_storage.adapters.database import Database, Transaction
@@ -62,6 +63,7 @@ _SURVEY = select(
     executions.c.processing,
     executions.c.create_time,
     _in_flight().label("in_flight"),
+    (executions.c.open_attempts - executions.c.finishing).label("out"),
     _first(executions.c.pending, PENDING, _UNSUSPECTED).label("first_waiting"),
     _first(executions.c.processing, PROCESSING).label("first_expiry"),
 ).where(ACTIVE)
@@ -81,6 +83,8 @@ _PICK_LOST, _PICK_WAITING = (
         ([PENDING, _UNSUSPECTED], [results.c.batch_index, results.c.variation]),
     )
 )
+_AHEAD = timedelta(seconds=1)
+"""What may start within this time is leased now."""
 _KEY = select(credentials.c.id, credentials.c.record).where(credentials.c.id == bindparam("credential_id"))
 
 
@@ -143,13 +147,17 @@ class SqlLeases:
         active = (await tx.connection.execute(_SURVEY, {"crashes_below": _crashes_below(suspects)})).all()
         survey = _Survey([], Counter(), {}, None)
         in_flight: Counter[str] = Counter()
+        out: Counter[str] = Counter()
         for row in active:
             survey.user_in_flight[row.user_id] += row.in_flight
             in_flight[row.bucket_id] += row.in_flight
+            out[row.bucket_id] += row.out
         found = await tx.connection.execute(_BUCKETS)
         by_id = {row.id: rows.bucket_from(row) for row in found}
         for bucket in by_id.values():
             survey.room[bucket.id] = self._room(bucket, in_flight[bucket.id], tx.now)
+            if quota.is_learned(bucket) and survey.room[bucket.id] > 0 and not bucket.is_cooling(tx.now):
+                await self._pace(tx, survey, bucket, in_flight[bucket.id], out[bucket.id])
         expired = tx.now - self._loop_lag()
         for row in active:
             if row.state not in RUNNABLE_EXECUTION_STATES or row.bucket_id not in by_id:  # it ended between the two
@@ -177,6 +185,16 @@ class SqlLeases:
         room = self._places(bucket, now) - in_flight
         ahead = self._places(bucket, now) - bucket.calls_allowed(now)
         return 0 if in_flight >= bucket.calls_allowed(now) and room < ahead / 2 else room
+
+    async def _pace(self, tx: Transaction, survey: _Survey, bucket: Bucket, in_flight: int, out: int) -> None:
+        """Lease only what may start soon: a waiting prompt holds no worker slot."""
+        traffic = await ledger_sql.traffic_of(tx, bucket, out)
+        soon = quota.starts_within(bucket, traffic, tx.now, _AHEAD) - (in_flight - out)
+        survey.room[bucket.id] = min(survey.room[bucket.id], max(soon, 0))
+        if soon <= 0:
+            gap = timedelta(seconds=(1 - soon) / quota.speed(bucket, tx.now))
+            when = max(tx.now + gap, quota.next_start(bucket, traffic, tx.now) - _AHEAD)
+            survey.look_again_at = min(when, survey.look_again_at or when)
 
     def _places(self, bucket: Bucket, now: datetime) -> int:
         """How many results of a bucket may be leased: its window, and a few that stand by."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import fields
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import Integer, bindparam, func, insert, select, update
 
 from nanobatch_runtime.failpoints import failpoint
 from nanobatch_runtime.ids import is_id
-from nanobatch_storage import pacing, policy
+from nanobatch_storage import pacing, policy, quota
 from nanobatch_storage.adapters import jobs_sql, rows
 from nanobatch_storage.adapters.credentials_sql import wipe_key_if_done
 from nanobatch_storage.adapters.database import Database, Transaction
@@ -27,6 +27,7 @@ from nanobatch_storage.domain import (
     Execution,
     ExecutionState,
     Failure,
+    FailureClass,
     Image,
     ImageKind,
     LeaseRef,
@@ -35,6 +36,7 @@ from nanobatch_storage.domain import (
     Result,
     ResultState,
     Usage,
+    WaitReason,
 )
 from nanobatch_storage.errors import LeaseLostError, WindowFullError
 from nanobatch_storage.policy import BucketEffect, Next, Verdict
@@ -43,10 +45,9 @@ from nanobatch_storage.policy import BucketEffect, Next, Verdict
 class SqlLedger:
     """See :class:`nanobatch_storage.ports_queue.Ledger`."""
 
-    def __init__(self, database: Database, *, window: float) -> None:
-        """``window`` is how many calls in flight a bucket begins with, and grows back to."""
+    def __init__(self, database: Database) -> None:
+        """Write to ``database``."""
         self._database = database
-        self._window = window
 
     async def start(self, lease: LeaseRef, bucket_id: str, ended: EndedCall | None = None) -> str:
         """Open the attempt of a lease and return its id; again the same id. Raises LeaseLostError, WindowFullError."""
@@ -86,14 +87,22 @@ class SqlLedger:
             return attempt.id if execution.state in RUNNABLE_EXECUTION_STATES else LeaseLostError()
         if attempt is not None:
             return LeaseLostError()
-        stopped = execution.state not in RUNNABLE_EXECUTION_STATES or bucket.is_cooling(tx.now)
-        if stopped or execution.bucket_id != bucket.id:  # another key since: this lease carries the old one
-            give_back(execution, result)
-            result.ready_at = tx.now
-            return LeaseLostError()
-        out = int((await tx.connection.execute(_CALLS_OUT, {"bucket_id": bucket.id, "id": execution.id})).scalar() or 0)
-        if out + execution.open_attempts - execution.finishing >= bucket.calls_allowed(tx.now):
+        if execution.state not in RUNNABLE_EXECUTION_STATES or execution.bucket_id != bucket.id:
+            return _send_back(tx, execution, result)  # paused, or another key since: this lease carries the old one
+        return await self._open(tx, bucket, execution, result)
+
+    async def _open(
+        self, tx: Transaction, bucket: Bucket, execution: Execution, result: Result
+    ) -> str | LeaseLostError | WindowFullError:
+        """Open an attempt where window and pace of the bucket let its call start now."""
+        out = await _calls_out(tx, execution)
+        start_at = await _next_start(tx, bucket, out)
+        if start_at > tx.now + _HELD:  # a waiting prompt holds no worker slot
+            return _send_back(tx, execution, result)
+        if out >= bucket.calls_allowed(tx.now):
             return WindowFullError()
+        if start_at > tx.now + quota.EARLY:
+            return WindowFullError(start_at - quota.EARLY - tx.now)
         new = Attempt(
             id=str(uuid.uuid4()),
             user_id=result.user_id,
@@ -104,7 +113,7 @@ class SqlLedger:
             lease_id=result.lease_id or "",
             model=execution.model,
             reserved_micros=result.reserved_micros,
-            start_time=tx.now,
+            start_time=start_at,
         )
         result.reserved_micros = 0
         execution.open_attempts += 1
@@ -156,7 +165,7 @@ class SqlLedger:
     async def complete(self, completion: Completion, pictures: Sequence[Image]) -> Completed:
         """Commit a picture under its fence. Raises LeaseLostError."""
 
-        async def work(tx: Transaction) -> tuple[Completed, Bucket | None]:
+        async def work(tx: Transaction) -> tuple[Completed, Execution | None]:
             execution, result, attempt = await _fenced(tx, completion.lease)
             done = _already(result, attempt, completion.attempt_id)
             if done is not None or attempt is None:
@@ -190,14 +199,14 @@ class SqlLedger:
                 ],
             )
             await _close(tx, execution, result, attempt)
-            bucket = await _bucket_to_ease(tx, execution.bucket_id, self._window)
+            eased = await _is_bucket_to_ease(tx, execution.bucket_id, attempt)
             failpoint("before_commit")
-            return Completed(result.state, execution.id, makes_room), bucket
+            return Completed(result.state, execution.id, makes_room), execution if eased else None
 
-        completed, bucket = await self._database.write(work)
+        completed, execution = await self._database.write(work)
         failpoint("after_commit")
-        if bucket is not None:
-            await self._ease(bucket.id)
+        if execution is not None:
+            await self._ease(execution.bucket_id)
         return completed
 
     async def fail(self, lease: LeaseRef, attempt_id: str | None, failure: Failure) -> tuple[ResultState, list[str]]:
@@ -211,7 +220,6 @@ class SqlLedger:
                 return result.state, []  # told before
             if (attempt.id if attempt else None) != attempt_id:
                 raise LeaseLostError
-            sent_at = attempt.start_time if attempt else tx.now
             if attempt is not None:
                 attempt.outcome, attempt.error_code = failure.failure_class.value, failure.code
                 attempt.provider_status = failure.provider_status[:64]
@@ -219,8 +227,7 @@ class SqlLedger:
                 attempt.processing_ms = failure.processing_ms
                 _settle(tx, execution, result, attempt, (failure.charged, failure.usage))
             if bucket is not None:
-                pacing.refused(bucket, effect, failure, sent_at=sent_at, now=tx.now)
-                await rows.save(tx, [bucket])
+                await _refused(tx, bucket, execution, attempt, failure)
             if result.state is ResultState.PROCESSING:
                 verdict = policy.judge(result, execution, failure, tx.now)
                 _apply(execution, result, verdict, failure, tx)
@@ -326,8 +333,9 @@ class SqlLedger:
     async def _ease(self, bucket_id: str) -> None:
         async def work(tx: Transaction) -> None:
             bucket = await rows.lock_bucket(tx, bucket_id)
-            if pacing.succeeded(bucket, self._window):
-                await rows.save(tx, [bucket])
+            out = (await tx.connection.execute(_ALL_OUT, {"bucket_id": bucket_id})).scalar()
+            pacing.succeeded(bucket, int(out or 0))
+            await rows.save(tx, [bucket])
 
         await self._database.write(work)
 
@@ -434,7 +442,26 @@ _LOCKED_RESULT = (
 _CALLS_OUT = select(func.sum(executions.c.open_attempts - executions.c.finishing)).where(
     executions.c.bucket_id == bindparam("bucket_id"), executions.c.id != bindparam("id"), ACTIVE
 )
+_ALL_OUT = select(func.sum(executions.c.open_attempts - executions.c.finishing)).where(
+    executions.c.bucket_id == bindparam("bucket_id"), ACTIVE
+)
 _BUCKET = select(buckets).where(buckets.c.id == bindparam("bucket_id"))
+_OF_BUCKET = select(attempts.c.start_time, attempts.c.outcome).where(
+    attempts.c.bucket_id == bindparam("bucket_id"), attempts.c.outcome != "RELEASED"
+)
+_LATEST = _OF_BUCKET.order_by(attempts.c.start_time.desc()).limit(2)
+_HISTORY = (
+    _OF_BUCKET.where(attempts.c.start_time >= bindparam("since"))
+    .order_by(attempts.c.start_time.desc())
+    .limit(bindparam("count", type_=Integer))
+)
+_USED = select(func.count()).where(
+    attempts.c.bucket_id == bindparam("bucket_id"),
+    attempts.c.start_time >= bindparam("since"),
+    attempts.c.outcome.not_in(["RELEASED", FailureClass.RATE_LIMITED.value]),
+)
+_HELD = timedelta(seconds=1.5)
+"""A start that lies further ahead is not waited for with the lease in hand."""
 
 
 async def _fenced(tx: Transaction, lease: LeaseRef) -> tuple[Execution, Result, Attempt | None]:
@@ -543,8 +570,58 @@ async def _lock_around(tx: Transaction, lease: LeaseRef, effect: BucketEffect) -
     return bucket, [rows.execution_from(row) for row in found]
 
 
-async def _bucket_to_ease(tx: Transaction, bucket_id: str, limit: float) -> Bucket | None:
-    """Return the bucket if a success changes it. Mostly it does not, and a lock on it would make all calls queue."""
+async def _calls_out(tx: Transaction, execution: Execution) -> int:
+    """Return how many calls of the execution's bucket are out; those of its own row count as they are in memory."""
+    names = {"bucket_id": execution.bucket_id, "id": execution.id}
+    others = (await tx.connection.execute(_CALLS_OUT, names)).scalar()
+    return int(others or 0) + execution.open_attempts - execution.finishing
+
+
+async def _next_start(tx: Transaction, bucket: Bucket, out: int) -> datetime:
+    """Return when the bucket's next call may start. Nothing is asked of the database while there is no pace to keep."""
+    if not quota.is_paced(bucket, out, tx.now):
+        return tx.now
+    start_at = quota.next_start(bucket, await traffic_of(tx, bucket, out), tx.now)
+    if start_at > tx.now + _HELD and not bucket.is_cooling(tx.now):
+        pacing.cool(bucket, start_at, WaitReason.PACED)  # so that nobody asks before, and readers are told
+        await rows.save(tx, [bucket])
+    return start_at
+
+
+async def traffic_of(tx: Transaction, bucket: Bucket, out: int) -> quota.Traffic:
+    """Return the latest starts of a bucket."""
+    found = await tx.connection.execute(_LATEST, {"bucket_id": bucket.id})
+    last, before, *_ = [*(row.start_time for row in found), None, None]
+    began, used = quota.period_start(bucket, tx.now), 0
+    if began is not None:
+        used = (await tx.connection.execute(_USED, {"bucket_id": bucket.id, "since": began})).scalar_one()
+    return quota.Traffic(out, last, before, used)
+
+
+async def _refused(
+    tx: Transaction, bucket: Bucket, execution: Execution, attempt: Attempt | None, failure: Failure
+) -> None:
+    """Let the bucket learn from a failure that speaks of the key as a whole."""
+    effect = policy.effect_of(failure.failure_class)
+    history: list[quota.Sent] = []
+    out = 0
+    if effect is BucketEffect.RATE_LIMITED and attempt is not None:
+        names = {"bucket_id": bucket.id, "since": tx.now - quota.HISTORY, "count": quota.MOST_HISTORY}
+        found = await tx.connection.execute(_HISTORY, names)
+        history = [quota.Sent(row.start_time, row.outcome == FailureClass.RATE_LIMITED.value) for row in found][::-1]
+        out = await _calls_out(tx, execution) + 1  # with this one, which has been closed
+    sent_at = attempt.start_time if attempt is not None else None
+    pacing.refused(bucket, effect, failure, sent_at=sent_at, now=tx.now, out=out, history=history)
+    await rows.save(tx, [bucket])
+
+
+def _send_back(tx: Transaction, execution: Execution, result: Result) -> LeaseLostError:
+    give_back(execution, result)
+    result.ready_at = tx.now
+    return LeaseLostError()
+
+
+async def _is_bucket_to_ease(tx: Transaction, bucket_id: str, attempt: Attempt) -> bool:
+    """Whether a success may change the bucket. Mostly it does not, and a lock on it would make all calls queue."""
     row = (await tx.connection.execute(_BUCKET, {"bucket_id": bucket_id})).one()
-    bucket = rows.bucket_from(row)
-    return bucket if bucket.window < limit or bucket.rate_limits or bucket.overloads else None
+    return pacing.may_grow(rows.bucket_from(row), attempt.id)

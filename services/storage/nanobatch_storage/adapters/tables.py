@@ -160,9 +160,16 @@ buckets = Table(
     Column("confirmed_at", UtcDateTime),
     Column("cooldown_until", UtcDateTime),
     Column("cooldown_reason", String(16)),
-    Column("rate_limits", Integer, nullable=False, comment="429 answers since the last success"),
+    Column("rate_limits", Integer, nullable=False, comment="bursts of 429 answers since a call was accepted"),
     Column("overloads", Integer, nullable=False, comment="503 answers since the last success"),
     Column("cut_at", UtcDateTime, comment="when the window was last cut"),
+    Column("threshold", Float, comment="where the window grows back to quickly after a cut"),
+    Column("rate", Float, nullable=False, server_default="50", comment="starts a second"),
+    Column("rate_calls", Integer, nullable=False, server_default="0", comment="calls the rate was measured by"),
+    Column("refused_at", UtcDateTime, comment="when the latest 429s were learned from; null: never refused"),
+    Column("quota_calls", Integer, comment="calls a period, where the quota is one of periods"),
+    Column("quota_period", Float, comment="seconds; null: not known yet"),
+    Column("quota_from", UtcDateTime, comment="when a period began or will"),
     UniqueConstraint("fingerprint", "model"),
 )
 
@@ -319,6 +326,8 @@ attempts = Table(
     Column("processing_ms", Integer),
     Index("ix_attempts_result", "result_id"),
     Index("ix_attempts_day", "user_id", "start_time"),
+    # The pace of a bucket is read from its latest starts.
+    Index("ix_attempts_bucket", "bucket_id", "start_time"),
     Index("ix_attempts_open", "execution_id", **_where("charged is null")),
     Index("ix_attempts_latency", "model", "end_time", **_where("outcome = 'COMPLETED'")),
 )

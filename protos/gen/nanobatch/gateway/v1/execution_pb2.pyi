@@ -235,6 +235,10 @@ class _WaitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitReason
     """An attempt failed and the next one has to wait (exponential backoff)."""
     WAIT_REASON_KEY_CHECK: _WaitReason.ValueType  # 5
     """The key is being checked at the provider before the first call."""
+    WAIT_REASON_PACED: _WaitReason.ValueType  # 6
+    """The provider has refused calls of this key and model before, and what it allows was learned: the next calls start as
+    fast as that goes. `until` is set where none starts before.
+    """
 
 class WaitReason(_WaitReason, metaclass=_WaitReasonEnumTypeWrapper):
     """Why a pending result is not being worked on."""
@@ -251,6 +255,10 @@ WAIT_REASON_BACKOFF: WaitReason.ValueType  # 4
 """An attempt failed and the next one has to wait (exponential backoff)."""
 WAIT_REASON_KEY_CHECK: WaitReason.ValueType  # 5
 """The key is being checked at the provider before the first call."""
+WAIT_REASON_PACED: WaitReason.ValueType  # 6
+"""The provider has refused calls of this key and model before, and what it allows was learned: the next calls start as
+fast as that goes. `until` is set where none starts before.
+"""
 Global___WaitReason: _TypeAlias = WaitReason  # noqa: Y015
 
 @_typing.final

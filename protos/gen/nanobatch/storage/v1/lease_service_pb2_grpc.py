@@ -114,7 +114,8 @@ class LeaseServiceServicer:
     def StartAttempt(self, request, context):
         """Writes the attempt, just before the call. The last door before money: refused (LEASE_LOST) where the execution was
         cancelled, paused or re-leased, or its bucket cools down; RESOURCE_EXHAUSTED (WINDOW_FULL) where the bucket has as
-        many calls out as it may have: ask again when one has ended. Idempotent by lease.
+        many calls out as it may have: ask again when one has ended, or, where RetryInfo is given, then: the bucket's pace
+        has the next call start at that time. Idempotent by lease.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

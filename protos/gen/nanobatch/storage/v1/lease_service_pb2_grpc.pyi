@@ -48,7 +48,8 @@ class LeaseServiceStub:
     StartAttempt: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.StartAttemptRequest, _lease_service_pb2.StartAttemptResponse]
     """Writes the attempt, just before the call. The last door before money: refused (LEASE_LOST) where the execution was
     cancelled, paused or re-leased, or its bucket cools down; RESOURCE_EXHAUSTED (WINDOW_FULL) where the bucket has as
-    many calls out as it may have: ask again when one has ended. Idempotent by lease.
+    many calls out as it may have: ask again when one has ended, or, where RetryInfo is given, then: the bucket's pace
+    has the next call start at that time. Idempotent by lease.
     """
     NoteJob: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.NoteJobRequest, _lease_service_pb2.NoteJobResponse]
     """Stores the provider's id of a task that goes on by itself, the moment it is known: whoever leases the result next asks
@@ -89,7 +90,8 @@ class LeaseServiceAsyncStub(LeaseServiceStub):
     StartAttempt: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.StartAttemptRequest, _lease_service_pb2.StartAttemptResponse]  # type: ignore[assignment]
     """Writes the attempt, just before the call. The last door before money: refused (LEASE_LOST) where the execution was
     cancelled, paused or re-leased, or its bucket cools down; RESOURCE_EXHAUSTED (WINDOW_FULL) where the bucket has as
-    many calls out as it may have: ask again when one has ended. Idempotent by lease.
+    many calls out as it may have: ask again when one has ended, or, where RetryInfo is given, then: the bucket's pace
+    has the next call start at that time. Idempotent by lease.
     """
     NoteJob: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.NoteJobRequest, _lease_service_pb2.NoteJobResponse]  # type: ignore[assignment]
     """Stores the provider's id of a task that goes on by itself, the moment it is known: whoever leases the result next asks
@@ -151,7 +153,8 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_lease_service_pb2.StartAttemptResponse, _abc.Awaitable[_lease_service_pb2.StartAttemptResponse]]:
         """Writes the attempt, just before the call. The last door before money: refused (LEASE_LOST) where the execution was
         cancelled, paused or re-leased, or its bucket cools down; RESOURCE_EXHAUSTED (WINDOW_FULL) where the bucket has as
-        many calls out as it may have: ask again when one has ended. Idempotent by lease.
+        many calls out as it may have: ask again when one has ended, or, where RetryInfo is given, then: the bucket's pace
+        has the next call start at that time. Idempotent by lease.
         """
 
     @_abc_1.abstractmethod

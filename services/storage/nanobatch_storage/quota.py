@@ -1,0 +1,348 @@
+"""What a bucket learns of its provider's quota, and when its next call may start. Pure (docs/adr/0010).
+
+No setting, header or catalogue tells the quota: only which calls were refused does. A bucket is in one of three states:
+
+* nothing is known: starts are smoothed, at a rate that grows with success, so that the first refusal is one of few;
+* a rate, as of a token bucket: what was accepted between two refusals, by the time between them;
+* calls a period, as of a fixed window: refusals last until a boundary, then as many calls pass as before.
+
+After a refusal everybody waits, one call goes first, and the others follow once it was not refused. What was learned
+loosens with the calls that pass, slowly first: an estimate that was too low, or a quota that was raised, recovers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from nanobatch_storage.domain import Bucket
+
+MAX_RATE = 1000.0
+FREE_STARTS = 10
+"""While nothing is known, so many calls may be out before starts are smoothed."""
+PROBE_WAIT = timedelta(seconds=0.3)
+"""A call that was not refused for so long is taken as accepted: refusals come at once, pictures do not."""
+EARLY = timedelta(milliseconds=30)
+"""How far a start may lie before or behind its time without moving those after it."""
+HISTORY = timedelta(minutes=10)
+MOST_HISTORY = 500
+"""How far back, and by how many calls at most, a refusal is judged."""
+
+_LONG_HINT = 1.5
+_LEAST_WAIT = 0.5
+_FIRST_WAIT = 1.0
+_LONGER = 1.5
+_MOST_WAIT = 60.0
+_RETURN = timedelta(seconds=1)
+"""So long after any cooldown callers return one by one."""
+_GUARD = timedelta(milliseconds=30)
+"""After a boundary, so that no call arrives before it."""
+_SPAN = 30.0
+_IDLE = 3.0
+_FEW, _MANY = 8, 66
+_DOUBTS = 4
+_FILL = 1.0
+"""The calls of a period are sent within so many seconds of its begin, as far as there are places."""
+_LENGTHS = (1, 2, 3, 5, 6, 10, 12, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
+"""Seconds that people choose for a period."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A call that has started: when, and whether it was refused for its quota."""
+
+    at: datetime
+    refused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """The latest starts of a bucket."""
+
+    out: int
+    """Calls that are out."""
+    last: datetime | None = None
+    before: datetime | None = None
+    """The last start but one."""
+    used: int = 0
+    """Accepted starts since the period began (see :func:`period_start`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What follows from a refusal."""
+
+    wait_until: datetime
+    is_news: bool = True
+    """False: it is of a burst that was learned from already."""
+
+
+def is_learned(bucket: Bucket) -> bool:
+    """Whether the provider ever refused a call of this bucket for its quota."""
+    return bucket.refused_at is not None
+
+
+def speed(bucket: Bucket, now: datetime) -> float:
+    """Return the starts a second that are tried now.
+
+    A learned rate loosens by the cube: 3 % in all after as many calls as it was measured by, twice, then quickly.
+    """
+    if bucket.refused_at is None or bucket.quota_calls is not None:
+        return bucket.rate
+    calls = bucket.rate * max((now - bucket.refused_at).total_seconds(), 0.0)
+    firm = min(max(2 * bucket.rate_calls, 2 * _FEW), _MANY)
+    return min(MAX_RATE, bucket.rate * (1 + 0.03 * (calls / firm) ** 2))
+
+
+def period_start(bucket: Bucket, now: datetime) -> datetime | None:
+    """Return when the period that ``now`` lies in began; None where the quota is not taken as one of periods."""
+    if bucket.quota_from is None or not bucket.quota_period or now <= bucket.quota_from:
+        return bucket.quota_from
+    periods = math.floor((now - bucket.quota_from).total_seconds() / bucket.quota_period)
+    return bucket.quota_from + timedelta(seconds=periods * bucket.quota_period)
+
+
+def is_paced(bucket: Bucket, out: int, now: datetime) -> bool:
+    """Whether the next start has to be asked for (:func:`next_start`), with so many calls out."""
+    cooled = bucket.cooldown_until is not None and bucket.cooldown_until + _RETURN > now
+    return is_learned(bucket) or out >= FREE_STARTS or cooled
+
+
+def next_start(bucket: Bucket, traffic: Traffic, now: datetime) -> datetime:
+    """Return the time of the next start: it may begin when that is not later than ``now`` + EARLY, and counts as then."""
+    at = now - EARLY
+    if traffic.last is not None and (is_learned(bucket) or traffic.out >= FREE_STARTS):
+        at = max(at, traffic.last + timedelta(seconds=1 / speed(bucket, now)))
+    if bucket.cooldown_until is not None:
+        at = max(at, bucket.cooldown_until + EARLY)
+        if traffic.last is not None and _is_first_since(bucket.cooldown_until, traffic):
+            at = max(at, traffic.last + PROBE_WAIT)
+    began = period_start(bucket, now)
+    if began is not None and traffic.used >= _calls(bucket, now):
+        if bucket.quota_period:
+            at = max(at, began + timedelta(seconds=bucket.quota_period) + EARLY + _GUARD)
+        elif traffic.last is not None:  # the length of the period is not known yet: one after the other
+            at = max(at, traffic.last + PROBE_WAIT)
+    return at
+
+
+def starts_within(bucket: Bucket, traffic: Traffic, now: datetime, ahead: timedelta) -> int:
+    """Return how many calls may start between ``now`` and ``ahead`` later, as far as is known now."""
+    first = next_start(bucket, traffic, now)
+    if first > now + ahead:
+        return 0
+    if bucket.is_cooling(now) or (
+        bucket.cooldown_until is not None and _is_first_since(bucket.cooldown_until, traffic)
+    ):
+        return 1
+    count = 1 + math.floor((now + ahead - first).total_seconds() * speed(bucket, now))
+    if period_start(bucket, now) is None:
+        return count
+    return max(1, min(count, _calls(bucket, now) - traffic.used))
+
+
+def grow(bucket: Bucket) -> None:
+    """Start faster: a window of calls has succeeded, and none was ever refused."""
+    if not is_learned(bucket):
+        bucket.rate = min(MAX_RATE, bucket.rate * 1.5)
+
+
+def learn(
+    bucket: Bucket, history: Sequence[Sent], hint: timedelta | None, *, sent_at: datetime, now: datetime
+) -> Lesson:
+    """Learn from a refusal, and say how long everybody waits.
+
+    ``history`` are the bucket's calls that started within :data:`HISTORY`, oldest first; ``hint`` is how long the provider
+    asks to wait; ``sent_at`` is the refused call's start.
+    """
+    # Only calls that had their leave before it start while the bucket cools down: they are of the burst that is known.
+    if bucket.refused_at is not None and (sent_at <= bucket.refused_at or bucket.is_cooling(sent_at)):
+        return Lesson(now + (hint or timedelta(0)), is_news=False)
+    past = [call for call in history if call.at < sent_at]
+    since = _pop(list(past), refused=False)
+    if bucket.refused_at is None or (since and since[-1] > bucket.refused_at):
+        bucket.rate_limits = 0
+    bucket.rate_limits += 1
+    seconds = hint.total_seconds() if hint is not None else None
+    began = period_start(bucket, sent_at)
+    if began is None:
+        until = _find_period(bucket, past, seconds, sent_at, now)
+    else:
+        until = _correct_period(bucket, past, seconds, began, now)
+    if until is None:
+        until = _learn_rate(bucket, past, len(since), seconds, sent_at, now)
+    bucket.refused_at = now
+    return Lesson(until)
+
+
+def _calls(bucket: Bucket, now: datetime) -> int:
+    """Return how many calls of this period to try: one in a hundred more with each period without a refusal."""
+    calls = bucket.quota_calls or 1
+    if bucket.refused_at is None or not bucket.quota_period:
+        return calls
+    clean = (now - bucket.refused_at).total_seconds() / bucket.quota_period - 2
+    return calls + math.floor(max(clean, 0.0) * max(1.0, calls / 100))
+
+
+def _is_first_since(time: datetime, traffic: Traffic) -> bool:
+    return traffic.last is not None and traffic.last >= time and (traffic.before is None or traffic.before < time)
+
+
+def _learn_rate(  # noqa: PLR0917  # what a refusal is judged by
+    bucket: Bucket, past: Sequence[Sent], since: int, hint: float | None, sent_at: datetime, now: datetime
+) -> datetime:
+    """Take the quota as a rate. ``since`` calls passed since the refusal before."""
+    bucket.quota_calls = bucket.quota_period = bucket.quota_from = None
+    tried = speed(bucket, now)
+    measured = _measured(past, sent_at)
+    if measured is None:
+        bucket.rate = tried / 4 if bucket.rate_limits == 1 else bucket.rate
+        patience = _FIRST_WAIT
+    else:
+        calls, seconds = measured
+        rate = calls / seconds if calls >= _FEW else min((calls + 1) / seconds, tried)
+        if since >= _MANY / 2:  # so many passed at what was learned before: it cannot be far off
+            rate = max(rate, 0.95 * bucket.rate)
+        bucket.rate, bucket.rate_calls = min(rate, MAX_RATE), calls
+        patience = 2 / bucket.rate
+    patience = min(_MOST_WAIT, patience * _LONGER ** (bucket.rate_limits - 1))
+    if hint is not None:
+        least = _LEAST_WAIT if measured is None else 0.0
+        patience = max(hint, least, patience / 2 if bucket.rate_limits > 1 else 0.0)
+    return now + timedelta(seconds=patience)
+
+
+def _measured(past: Sequence[Sent], sent_at: datetime) -> tuple[int, float] | None:
+    """Return accepted calls and seconds between an earlier refusal and this one; None where nothing can be said.
+
+    At both ends the provider's bucket was empty, so what passed between is what came in, whatever its size. A pause of
+    ours between them would let it fill, and say too little: only the time after the last such pause counts.
+    """
+    best: tuple[int, float] | None = None
+    calls, gap, next_one, most = 0, _IDLE, sent_at, math.inf
+    for call in reversed(past):
+        if (next_one - call.at).total_seconds() > max(gap, _IDLE):
+            break
+        next_one, age = call.at, (sent_at - call.at).total_seconds()
+        if not call.refused:
+            calls += 1
+            gap = 4 * age / calls
+        elif calls:
+            if calls / age > most:  # the quota was another then
+                break
+            best = calls, age
+            most = min(most, (calls + 2 * math.sqrt(calls) + 2) / age)
+            if age > _SPAN and calls >= _FEW:
+                break
+    return best
+
+
+def _find_period(
+    bucket: Bucket, past: Sequence[Sent], hint: float | None, sent_at: datetime, now: datetime
+) -> datetime | None:
+    """See whether the quota is one of calls a period; returns when the next one begins, None where it is not one."""
+    if hint is not None:
+        measured = _measured(past, sent_at)
+        gap = 0.0 if measured is None else measured[1] / measured[0]
+        if hint < _LONG_HINT or hint < 5 * gap:
+            return None
+        bucket.quota_calls = max(1, _run(past))
+        bucket.quota_period = None
+        begin = bucket.quota_from = now + timedelta(seconds=hint)
+    else:
+        outage = _outage(past)
+        if outage is None:
+            return None
+        passing, all_in_all = sent_at - outage.over, sent_at - outage.first
+        if outage.last - outage.first < 5 * all_in_all / outage.after or 2 * passing > all_in_all:
+            return None  # a bucket that fills steadily would not have refused the last of them
+        same = outage.before >= 0.9 * outage.after  # then the calls before the outage were of the same period
+        within = outage.last - (outage.began if same else outage.first)
+        bucket.quota_calls, bucket.quota_from = outage.after, outage.over
+        bucket.quota_period = _longer(max(within, passing).total_seconds())
+        begin = outage.over + timedelta(seconds=bucket.quota_period)
+    bucket.rate = max(bucket.rate, bucket.quota_calls / _FILL)
+    return begin
+
+
+def _correct_period(
+    bucket: Bucket, past: Sequence[Sent], hint: float | None, began: datetime, now: datetime
+) -> datetime | None:
+    """Correct calls and period; returns when the next one begins, None where the quota is no longer taken as such."""
+    used = sum(not call.refused for call in past if call.at >= began)
+    if hint is not None and hint < _LONG_HINT:  # the end of the period, or one that slides along: more is allowed soon
+        bucket.rate *= 0.7
+        return now + timedelta(seconds=max(hint, PROBE_WAIT.total_seconds())) if bucket.rate_limits < _DOUBTS else None
+    early = 0 < used < (bucket.quota_calls or 0) / 2
+    if early:  # somebody else uses the key, or the period slides along
+        bucket.rate *= 0.7
+    if used:
+        bucket.quota_calls = max(used, (bucket.quota_calls or 0) // 2)
+    if early and hint is None:
+        return now + timedelta(seconds=min(_MOST_WAIT, _FIRST_WAIT * _LONGER ** (bucket.rate_limits - 1)))
+    if hint is not None:
+        begin = now + timedelta(seconds=hint)
+        if used:
+            bucket.quota_period = _usual((begin - began).total_seconds())
+        bucket.quota_from = begin
+        return begin
+    if used and bucket.quota_period:
+        bucket.quota_from = began
+    else:  # the period is longer than was thought, or its length is not known at all
+        bucket.quota_from = began if used else bucket.quota_from or began
+        bucket.quota_period = _longer((now - bucket.quota_from).total_seconds())
+    begin = bucket.quota_from + timedelta(seconds=bucket.quota_period)
+    return begin if begin > now else now + timedelta(seconds=_FIRST_WAIT)
+
+
+def _run(past: Sequence[Sent]) -> int:
+    """Return how many calls passed one after the other, up to the refusal."""
+    times = _pop(list(past), refused=False)
+    for place in range(len(times) - 1, 0, -1):
+        if (times[place] - times[place - 1]).total_seconds() > _IDLE:
+            return len(times) - place
+    return len(times)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outage:
+    """The last stretch of refusals."""
+
+    first: datetime
+    last: datetime
+    over: datetime
+    """The first call that passed after it."""
+    after: int
+    """How many passed after it."""
+    began: datetime
+    """The first call of the run before it."""
+    before: int
+    """How many passed before it."""
+
+
+def _outage(past: Sequence[Sent]) -> _Outage | None:
+    calls = list(past)
+    after, refusals, before = (_pop(calls, refused=refused) for refused in (False, True, False))
+    if not after or not refusals:
+        return None
+    began = before[0] if before else refusals[0]
+    return _Outage(refusals[0], refusals[-1], after[0], len(after), began, len(before))
+
+
+def _pop(calls: list[Sent], *, refused: bool) -> list[datetime]:
+    """Take the calls of one kind off the end; returns their starts, oldest first."""
+    taken = []
+    while calls and calls[-1].refused is refused:
+        taken.append(calls.pop().at)
+    return taken[::-1]
+
+
+def _longer(seconds: float) -> float:
+    return float(next((length for length in _LENGTHS if length > seconds + 0.1), _LENGTHS[-1]))
+
+
+def _usual(seconds: float) -> float:
+    """Return the length that people choose where ``seconds`` is within 3 % of one, else ``seconds``."""
+    return next((float(length) for length in _LENGTHS if abs(seconds - length) <= 0.03 * length), seconds)
