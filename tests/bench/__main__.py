@@ -22,7 +22,6 @@ from nanobatch.gateway.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from nanobatch_client import Client
 from nanobatch_client.errors import NanobatchError
 from tests.bench import queue, watchers
-from tests.bench import queue
 from tests.bench.hidden_quota import bench_hidden_quota
 from tests.bench.schedule import makespan
 from tests.processes import ROOT, Product, product, upstream

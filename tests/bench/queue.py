@@ -227,7 +227,7 @@ async def _flood(server: PostgresServer) -> list[float]:
     waits = []
     async with open_database(url) as database:
         leases = SqlLeases(database, duration=timedelta(minutes=5), ahead=0)
-        ledger, executions = SqlLedger(database, window=10), SqlExecutions(database, window=10)
+        ledger, executions = SqlLedger(database), SqlExecutions(database, window=10)
         flood, small = await _user(database), await _user(database)
         for _ in range(100):
             await executions.create(flood, _run(100))

@@ -24,25 +24,27 @@ _LEAST_COOLDOWN = timedelta(seconds=1)
 _IN_USE = 0.75
 
 
-def may_grow(bucket: Bucket, attempt_id: str) -> bool:
-    """Whether this success may change the bucket. Mostly it may not: a lock on the bucket makes calls queue.
+def counts(bucket: Bucket, attempt_id: str, out: int) -> bool:
+    """Whether this success changes the bucket (:func:`succeeded`). Mostly it does not: a lock on it makes calls queue.
 
-    One success in a window of them counts, picked by its id: that is one more place for each window of successes.
+    ``out`` are the bucket's calls that are out, this one left aside. The window grows only while it is in use, since a
+    place that nobody asked for proves nothing, and by one success in a window of them, picked by its id.
     """
     if bucket.overloads or _is_recovering(bucket):
         return True
-    return bucket.window < MAX_WINDOW and int(attempt_id[:8], 16) % max(1, int(bucket.window)) == 0
+    in_use = out + 1 >= _IN_USE * bucket.window
+    return in_use and bucket.window < MAX_WINDOW and int(attempt_id[:8], 16) % max(1, int(bucket.window)) == 0
 
 
-def succeeded(bucket: Bucket, out: int) -> None:
-    """Note a success that may count (:func:`may_grow`); ``out`` are the bucket's calls that are out, this one left aside.
-
-    The window grows only while it is in use: a place that nobody asked for proves nothing.
-    """
+def succeeded(bucket: Bucket) -> None:
+    """Note a success that counts (:func:`counts`)."""
+    if bucket.overloads and not _is_recovering(bucket):
+        bucket.overloads = 0
+        return
     bucket.overloads = 0
     if _is_recovering(bucket):
         bucket.window += 1
-    elif out + 1 >= _IN_USE * bucket.window:
+    else:
         bucket.window = min(MAX_WINDOW, bucket.window + 1)
         quota.grow(bucket)
 

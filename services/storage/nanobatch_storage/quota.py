@@ -1,4 +1,4 @@
-"""What a bucket learns of its provider's quota, and when its next call may start. Pure (docs/adr/0010).
+"""What a bucket learns of its provider's quota, and when its next call may start. Pure (docs/adr/0015).
 
 No setting, header or catalogue tells the quota: only which calls were refused does. A bucket is in one of three states:
 

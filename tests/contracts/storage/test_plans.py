@@ -60,7 +60,7 @@ async def road(url):
     """Take a few results every way that a result can go; returns how many were leased for how many slots."""
     async with open_database(url) as database:
         leases = SqlLeases(database, duration=timedelta(minutes=5))
-        ledger = SqlLedger(database, window=10)
+        ledger = SqlLedger(database)
         taken = (await leases.take(7)).leases
         refs = [LeaseRef(lease.result.id, lease.result.lease_id) for lease in taken]
         assert await leases.extend(refs) == []

@@ -43,7 +43,7 @@ async def test_a_picture_costs_no_more_statements_than_its_budget(counted, store
     key = store.credential()
     paid = {**store.paid_fields(), "credential": key, "fingerprint": key.fingerprint}
     executions, leases = SqlExecutions(database, window=10), SqlLeases(database, duration=timedelta(seconds=30))
-    ledger = SqlLedger(database, window=10)
+    ledger = SqlLedger(database)
     execution, _ = await executions.create(actor, store.new(4, **paid))
     await ledger.confirm_key(execution.bucket_id)
     spent = {}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 from io import BytesIO
 
 from PIL import Image
@@ -9,7 +10,7 @@ from PIL import Image
 from nanobatch.storage.v1 import lease_service_pb2 as pb
 from nanobatch_generator.domain import Charged, Done, FailureClass, KeyCheck, PictureRequest, ProviderError, Usage
 from nanobatch_generator.pictures import CheckedPictures
-from nanobatch_runtime.errors import AbortedError, NanobatchError, UnavailableError
+from nanobatch_runtime.errors import AbortedError, NanobatchError, ResourceExhaustedError, UnavailableError
 from nanobatch_runtime.ids import derived_id, new_id
 from nanobatch_runtime.pictures import PictureChecker
 from nanobatch_runtime.testing import eventually
@@ -76,6 +77,25 @@ async def test_a_new_key_is_checked_once_before_the_first_call(house):
         await eventually(lambda: set(states(house)) == {"COMPLETED"})
     assert house.provider.checks == 1
     assert house.storage.confirmed == ["bucket"]
+
+
+async def test_calls_that_a_pace_puts_off_wait_with_their_lease_and_one_at_a_time_asks_again(house):
+    due = asyncio.get_running_loop().time() + 0.5
+
+    def start() -> None:
+        left = due - asyncio.get_running_loop().time()
+        if left > 0:
+            wait = timedelta(seconds=left)
+            raise ResourceExhaustedError("A little later.", reason="WINDOW_FULL", retry_after=wait)
+
+    house.storage.on_start = start
+    rows = house.storage.add(8)
+    async with house.generator():
+        await eventually(lambda: all(row.state == "COMPLETED" for row in rows))
+    assert house.provider.requests
+    # Those that came at once may each have asked once before it was known; afterwards only the first in line asks.
+    assert house.storage.calls["StartAttempt"] <= 8 + 8 + 2
+    assert not any(row.failure for row in rows)
 
 
 async def test_an_invalid_key_costs_no_call(house):

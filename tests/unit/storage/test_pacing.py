@@ -62,25 +62,20 @@ def test_a_cut_window_grows_back_quickly_then_by_one_for_each_window_of_successe
     refuse(b)
     grown = []
     for n in range(400):
-        if pacing.may_grow(b, f"{n * 2654435761 % 2**32:08x}"):
-            pacing.succeeded(b, out=int(b.window) - 1)
+        if pacing.counts(b, f"{n * 2654435761 % 2**32:08x}", out=int(b.window) - 1):
+            pacing.succeeded(b)
         grown.append(b.window)
     assert (b.threshold, grown[3]) == (12, 12)
     assert 20 < grown[-1] < 45
 
 
 def test_a_window_that_is_not_in_use_does_not_grow():
-    b = bucket(10)
-    for _ in range(50):
-        pacing.succeeded(b, out=3)
-    assert b.window == 10
+    assert pacing.counts(bucket(10), "00000000", out=7)
+    assert not pacing.counts(bucket(10), "00000000", out=3)
 
 
 def test_a_window_never_passes_its_bound():
-    b = bucket(pacing.MAX_WINDOW)
-    pacing.succeeded(b, out=1000)
-    assert b.window == pacing.MAX_WINDOW
-    assert not pacing.may_grow(b, "00000000")
+    assert not pacing.counts(bucket(pacing.MAX_WINDOW), "00000000", out=1000)
 
 
 def test_a_few_overloads_cool_nothing_down_and_many_in_a_row_do():

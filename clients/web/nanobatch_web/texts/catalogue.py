@@ -152,6 +152,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "wait.DAILY_QUOTA": ("the provider's daily quota is used up", "quota journalier du fournisseur épuisé"),
     "wait.BACKOFF": ("trying again after a failure", "nouvel essai après un échec"),
     "wait.KEY_CHECK": ("the key is being checked", "vérification de la clé"),
+    "wait.PACED": ("as fast as the provider lets this key", "au rythme que le fournisseur permet à cette clé"),
     "wait.until": ("{reason}, until {time}", "{reason}, jusqu'à {time}"),
     # Cards
     "card.attempts": ("{count} attempts", "{count} essais"),

@@ -333,8 +333,7 @@ class SqlLedger:
     async def _ease(self, bucket_id: str) -> None:
         async def work(tx: Transaction) -> None:
             bucket = await rows.lock_bucket(tx, bucket_id)
-            out = (await tx.connection.execute(_ALL_OUT, {"bucket_id": bucket_id})).scalar()
-            pacing.succeeded(bucket, int(out or 0))
+            pacing.succeeded(bucket)
             await rows.save(tx, [bucket])
 
         await self._database.write(work)
@@ -442,10 +441,13 @@ _LOCKED_RESULT = (
 _CALLS_OUT = select(func.sum(executions.c.open_attempts - executions.c.finishing)).where(
     executions.c.bucket_id == bindparam("bucket_id"), executions.c.id != bindparam("id"), ACTIVE
 )
-_ALL_OUT = select(func.sum(executions.c.open_attempts - executions.c.finishing)).where(
-    executions.c.bucket_id == bindparam("bucket_id"), ACTIVE
-)
-_BUCKET = select(buckets).where(buckets.c.id == bindparam("bucket_id"))
+_BUCKET_IN_USE = select(
+    buckets,
+    select(func.sum(executions.c.open_attempts - executions.c.finishing))
+    .where(executions.c.bucket_id == bindparam("bucket_id"), ACTIVE)
+    .scalar_subquery()
+    .label("out"),
+).where(buckets.c.id == bindparam("bucket_id"))
 _OF_BUCKET = select(attempts.c.start_time, attempts.c.outcome).where(
     attempts.c.bucket_id == bindparam("bucket_id"), attempts.c.outcome != "RELEASED"
 )
@@ -623,5 +625,7 @@ def _send_back(tx: Transaction, execution: Execution, result: Result) -> LeaseLo
 
 async def _is_bucket_to_ease(tx: Transaction, bucket_id: str, attempt: Attempt) -> bool:
     """Whether a success may change the bucket. Mostly it does not, and a lock on it would make all calls queue."""
-    row = (await tx.connection.execute(_BUCKET, {"bucket_id": bucket_id})).one()
-    return pacing.may_grow(rows.bucket_from(row), attempt.id)
+    row = (await tx.connection.execute(_BUCKET_IN_USE, {"bucket_id": bucket_id})).one()
+    values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's documented mapping view
+    out = int(values.pop("out") or 0)
+    return pacing.counts(rows.bucket_from(values), attempt.id, out)

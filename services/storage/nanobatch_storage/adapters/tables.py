@@ -160,7 +160,7 @@ buckets = Table(
     Column("confirmed_at", UtcDateTime),
     Column("cooldown_until", UtcDateTime),
     Column("cooldown_reason", String(16)),
-    Column("rate_limits", Integer, nullable=False, comment="bursts of 429 answers since a call was accepted"),
+    Column("rate_limits", Integer, nullable=False, comment="429 answers since the last success"),
     Column("overloads", Integer, nullable=False, comment="503 answers since the last success"),
     Column("cut_at", UtcDateTime, comment="when the window was last cut"),
     Column("threshold", Float, comment="where the window grows back to quickly after a cut"),
