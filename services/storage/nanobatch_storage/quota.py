@@ -133,10 +133,9 @@ def starts_within(bucket: Bucket, traffic: Traffic, now: datetime, ahead: timede
     first = next_start(bucket, traffic, now)
     if first > now + ahead:
         return 0
-    if bucket.is_cooling(now) or (
-        bucket.cooldown_until is not None and _is_first_since(bucket.cooldown_until, traffic)
-    ):
-        return 1
+    cooled = bucket.cooldown_until
+    if cooled is not None and (traffic.before is None or traffic.before < cooled):
+        return 1  # the one that goes first
     count = 1 + math.floor((now + ahead - first).total_seconds() * speed(bucket, now))
     if period_start(bucket, now) is None:
         return count
