@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -73,7 +74,7 @@ def _went_red(name: str, ground: Ground) -> bool:
 def _ran(name: str, ground: Ground, size: str) -> bool:
     scenario = SCENARIOS[name]
     print(f"\n{name}. {scenario.title} (seed {ground.seed})", flush=True)
-    started = time.monotonic()
+    started, cpu = time.monotonic(), _cpu()
     try:
         report = asyncio.run(scenario(ground, size))
     except NotStartedError as error:
@@ -82,8 +83,15 @@ def _ran(name: str, ground: Ground, size: str) -> bool:
         report = Report([f"BROKEN {type(error).__name__}: {error}"], [str(error)])
     for line in report.lines:
         print(f"   {line}")
-    print(f"   {'HOLDS' if not report.flaws else 'BROKEN'} after {time.monotonic() - started:.0f} s", flush=True)
-    return not report.flaws
+    verdict = "BROKEN" if report.flaws else "LATE" if report.late else "HOLDS"
+    print(f"   {verdict} after {time.monotonic() - started:.0f} s, {_cpu() - cpu:.0f} s of CPU", flush=True)
+    return not report.flaws and (not report.late or size == "short")
+
+
+def _cpu() -> float:
+    """Return the seconds of CPU that this process and those that it has ended have used: what a busy machine cannot blur."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 if __name__ == "__main__":

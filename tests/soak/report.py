@@ -11,6 +11,8 @@ class Report:
 
     lines: list[str] = field(default_factory=list)
     flaws: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
+    """Promises of time that were not kept: safety has no tolerance, a busy machine has."""
 
     def say(self, line: str) -> None:
         self.lines.append(line)
@@ -21,9 +23,16 @@ class Report:
         if not kept:
             self.flaws.append(promise)
 
+    def timely(self, promise: str, *, kept: bool) -> None:
+        """Note a promise of time."""
+        self.lines.append(f"{'ok    ' if kept else 'LATE  '} {promise}")
+        if not kept:
+            self.late.append(promise)
+
     def checked(self, lines: list[str]) -> None:
         """Take over what the checker has printed."""
         self.lines += lines
+        self.late += [line.removeprefix("LATE   ") for line in lines if line.startswith("LATE")]
         self.flaws += [line.removeprefix("BROKEN ") for line in lines if line.startswith("BROKEN ")]
 
     def none_of(self, n: int, what: str) -> None:

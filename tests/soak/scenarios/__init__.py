@@ -63,7 +63,7 @@ SCENARIOS: dict[str, Scenario] = {
         {"results": 60, "flushes": 3, "hang": 2, "down": 1},
     ),
     "13": Scenario("watchers without a gap", clients.no_gap, {"executions": 2, "watchers": 8}),
-    "15": Scenario("storms of control", clients.storms, {"executions": 8}),
+    "15": Scenario("storms of control", clients.storms, {"executions": 8, "rounds": 3}),
     "15b": Scenario(
         "storms with retries and deletes, from two sides",
         storms.storms,

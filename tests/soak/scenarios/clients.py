@@ -75,14 +75,13 @@ async def _replayed(on: Stage, execution: str) -> dict[str, str]:
     return states
 
 
-async def storms(ground: Ground, *, executions: int = 20, results: int = 10) -> Report:
-    """Cancel, pause, resume, retry and delete in a loop with work in flight: no deadlock is seen, no call starts late."""
+async def storms(ground: Ground, *, executions: int = 20, results: int = 10, rounds: int = 5) -> Report:
+    """Pause, resume, cancel and retry in a loop with work in flight: no deadlock is seen, no call starts late."""
     report = Report()
-    async with stage(ground, Setup(latency="uniform:0.3:1.5", watchers=1)) as on:
+    async with stage(ground, Setup(latency="uniform:0.05:0.3", watchers=1)) as on:
         deadlocks = ground.postgres.log().count("deadlock detected")
         ids = [await on.create(results) for _ in range(executions)]
-        await on.when(lambda: on.final() > results)
-        storm = Storm(on)
+        storm = Storm(on, rounds)
         await asyncio.gather(*(storm.over(execution) for execution in ids))
         await on.ended(within=120)
         calls = on.provider.calls()
@@ -110,8 +109,8 @@ async def storms(ground: Ground, *, executions: int = 20, results: int = 10) -> 
 class Storm:
     """Control calls on one execution after another, as fast as they are answered; every second one is cancelled at last."""
 
-    def __init__(self, on: Stage) -> None:
-        self._on = on
+    def __init__(self, on: Stage, rounds: int) -> None:
+        self._on, self._rounds = on, rounds
         self.cancelled: dict[int, float] = {}
         """When the cancel of the n-th execution was answered."""
         self.refused: list[str] = []
@@ -119,9 +118,21 @@ class Storm:
 
     async def over(self, execution: str) -> None:
         number = self._on.executions.index(execution)
-        for _ in range(6):
+        ids = [row[0] for row in self._on.rows(f"select id::text from results where execution_id = '{execution}'")]
+        for _ in range(self._rounds):
             await self._tell("PauseExecution", pb.PauseExecutionRequest(execution_id=execution))
             await self._tell("ResumeExecution", pb.ResumeExecutionRequest(execution_id=execution))
+            # A cancel locks what completions are just about to lock.
+            await asyncio.sleep(self._on.random.uniform(0, 0.5))
+            await self._tell("CancelExecution", pb.CancelExecutionRequest(execution_id=execution))
+            cancelled = f"select id::text from results where id = any('{{{','.join(ids)}}}') and state = 'CANCELLED'"
+            again = [row[0] for row in self._on.rows(cancelled)]
+            if again:
+                request_id = str(uuid.UUID(int=self._on.random.getrandbits(128), version=4))
+                request = pb.RetryExecutionRequest(
+                    execution_id=execution, request_id=request_id, result_ids=again, api_key=KEY
+                )
+                await self._tell("RetryExecution", request)
         if number % 2:
             await self._tell("CancelExecution", pb.CancelExecutionRequest(execution_id=execution))
             self.cancelled[number] = time.monotonic()

@@ -43,7 +43,7 @@ async def postgres_restarts(
         await on.ended(within=180 + results / 4)
         on.verdict(report, results=results, extra_calls_allowed=bool(down))
         slowest = max(recoveries)
-        report.hold(
+        report.timely(
             f"first progress at most 5 s after it is back: {slowest:.1f} s, n={len(recoveries)}", kept=slowest <= 5
         )
     return report
@@ -89,7 +89,7 @@ async def redis_gone(
         worst = max(*killed, *hanging)
         # R9 says twice the normal; a floor keeps the noise of single milliseconds out.
         limit = max(2 * max(calm), 0.5)
-        report.hold(
+        report.timely(
             f"creating takes {worst:.2f} s at most without Redis, {max(calm):.2f} s with it", kept=worst <= limit
         )
     report.none_of(flushes + 3, "losses of Redis")
