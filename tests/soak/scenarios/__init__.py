@@ -49,7 +49,7 @@ SCENARIOS: dict[str, Scenario] = {
     "8": Scenario(
         "a death at every boundary",
         edges.boundaries,
-        {"names": edges.FIVE, "hits": (1, 8)},
+        {"names": edges.SHORT, "hits": (1, 8)},
     ),
     "9": Scenario("rolling restarts", stops.rolling_restarts, {"results": 100, "rounds": 1}),
     "10": Scenario(

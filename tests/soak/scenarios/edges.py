@@ -41,7 +41,7 @@ BOUNDARIES = (
     Boundary("after_commit", 0, in_storage=True),
     Boundary("before_hint", 0, in_storage=True),
 )
-FIVE = ("attempt_written", "answer_complete", "spooled", "picture_renamed", "after_commit")
+SHORT = ("answer_complete", "spooled", "after_commit")
 _RESULTS = 8
 
 
