@@ -12,6 +12,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+HEALTH = "/healthz"
+"""Says that the event loop turns, to whoever asks under whatever name: probes know the machine's address alone."""
+
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -32,6 +35,9 @@ class Door:
         """Let a request in, or answer 403."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
+            return
+        if scope["type"] == "http" and scope["path"] == HEALTH and scope["method"] == "GET":
+            await PlainTextResponse("ok")(scope, receive, send)
             return
         headers = Headers(scope=scope)
         if scope["type"] != "http" or not self._is_ours(headers, str(scope["method"])):

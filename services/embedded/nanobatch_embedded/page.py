@@ -20,6 +20,7 @@ import structlog
 from nanobatch_runtime.backoff import full_jitter
 from nanobatch_runtime.errors import UnavailableError
 from nanobatch_runtime.lifecycle import cancel
+from nanobatch_runtime.settings import SECRETS_DIR_VARIABLE
 
 _log = structlog.get_logger("nanobatch.embedded")
 
@@ -105,4 +106,4 @@ async def _run(listening: socket.socket, gateway: str, pictures: str, log_level:
 
 
 def _is_secret(name: str) -> bool:
-    return name == "ENCRYPTION_KEY" or name.endswith(("_API_KEY", "_TOKEN"))
+    return name in {"ENCRYPTION_KEY", SECRETS_DIR_VARIABLE} or name.endswith(("_API_KEY", "_TOKEN"))

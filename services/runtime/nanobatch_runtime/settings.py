@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import pydantic_settings
 from pydantic import AfterValidator, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SECRETS_DIR_VARIABLE = "NANOBATCH_SECRETS_DIR"
+"""Names a folder in which a file stands for the variable of its name: a mounted Kubernetes Secret, say."""
 
 _LEAST_CHARACTERS = 32
 
@@ -39,9 +45,16 @@ S = TypeVar("S", bound=Settings)
 
 
 def load(kind: type[S], **overrides: Any) -> S:
-    """Read ``kind`` from the environment; ``overrides`` (by field name) win. Raises :class:`SettingsError`."""
+    """Read ``kind`` from the environment; ``overrides`` (by field name) win. Raises :class:`SettingsError`.
+
+    What the environment does not name is looked for in the folder of ``NANOBATCH_SECRETS_DIR``, where there is one:
+    other processes of the same user can read an environment, and crash reports like to quote it.
+    """
+    folder = _secrets_folder()
     try:
-        return kind(**overrides)
+        return kind(**{"_secrets_dir": folder, **overrides})
+    except pydantic_settings.SettingsError as error:
+        raise SettingsError(f"{SECRETS_DIR_VARIABLE}: a file in {folder} cannot be read: {error.__cause__}.") from None
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_input=False, include_url=False):
@@ -49,6 +62,16 @@ def load(kind: type[S], **overrides: Any) -> S:
             name = _variable(kind, str(problem["loc"][0])) if problem["loc"] else ""
             lines.append(message if not name or message.startswith(f"{name}:") else f"{name}: {message}")
         raise SettingsError("\n".join(lines)) from None
+
+
+def _secrets_folder() -> Path | None:
+    value = os.environ.get(SECRETS_DIR_VARIABLE, "")
+    if not value:
+        return None
+    folder = Path(value)
+    if not folder.is_dir():
+        raise SettingsError(f"{SECRETS_DIR_VARIABLE}: there is no folder {value}.")
+    return folder
 
 
 def _variable(kind: type[Settings], name: str) -> str:

@@ -161,6 +161,14 @@ async def test_health_says_no_as_soon_as_the_server_drains(echo):
     assert (await health.Check(request, timeout=5)).status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+async def test_a_server_that_waits_for_what_it_needs_is_alive_all_the_same(echo):
+    health = health_pb2_grpc.HealthStub(echo.channel)
+    await echo.rpc_server.set_serving(serving=False)
+    for name, state in (("", "NOT_SERVING"), ("test.Echo", "NOT_SERVING"), ("live", "SERVING")):
+        answer = await health.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
+        assert health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status) == state, name
+
+
 async def test_a_cancelled_call_cancels_its_handler(echo):
     started, cancelled = asyncio.Event(), asyncio.Event()
 

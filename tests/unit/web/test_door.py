@@ -7,12 +7,12 @@ from nanobatch_web.door import Door, own_hosts
 HOSTS = own_hosts("127.0.0.1", 7860, "https://pictures.example")
 
 
-async def knock(method: str = "GET", **headers: str) -> httpx.Response:
+async def knock(method: str = "GET", path: str = "/", **headers: str) -> httpx.Response:
     door = Door(PlainTextResponse("in"), hosts=HOSTS, pictures="http://127.0.0.1:8080")
     transport = httpx.ASGITransport(door)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:7860") as client:
         return await client.request(
-            method, "/", headers={name.replace("_", "-"): value for name, value in headers.items()}
+            method, path, headers={name.replace("_", "-"): value for name, value in headers.items()}
         )
 
 
@@ -66,3 +66,10 @@ async def test_nothing_may_be_loaded_from_elsewhere() -> None:
     assert "default-src 'self'" in policy
     assert "img-src 'self' data: blob: http://127.0.0.1:8080" in policy
     assert "frame-ancestors 'none'" in policy
+
+
+async def test_a_probe_is_answered_under_any_name_and_sees_nothing_of_the_page() -> None:
+    answer = await knock(path="/healthz", host="10.1.2.3:7860")
+    assert (answer.status_code, answer.text) == (200, "ok")
+    assert (await knock("POST", path="/healthz", host="10.1.2.3:7860")).status_code == 403
+    assert (await knock(path="/healthz/..", host="10.1.2.3:7860")).status_code == 403

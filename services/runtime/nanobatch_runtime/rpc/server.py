@@ -14,6 +14,12 @@ from nanobatch_runtime.errors import UnavailableError
 from nanobatch_runtime.rpc import options
 from nanobatch_runtime.rpc.interceptors import ErrorInterceptor
 
+LIVE = "live"
+"""What a liveness probe asks the health service for: the answer says that the event loop turns, and nothing else.
+
+A process that waits for what it needs is alive; the other names tell whether it serves.
+"""
+
 
 class RpcServer:
     """One listening server. Register servicers on :attr:`server`, then :meth:`start`; end it with :meth:`stop`."""
@@ -55,6 +61,7 @@ class RpcServer:
             message = f"Cannot listen on {self.address}: is something else running there?"
             raise UnavailableError(message, reason="ADDRESS_IN_USE") from error
         await self.server.start()
+        await self._health.set(LIVE, health_pb2.HealthCheckResponse.SERVING)
         await self.set_serving(serving=True)
 
     async def set_serving(self, *, serving: bool) -> None:
