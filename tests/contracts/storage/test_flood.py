@@ -21,7 +21,7 @@ def leases(store):
 
 @pytest.fixture
 def ledger(store):
-    return SqlLedger(store.database, window=10)
+    return SqlLedger(store.database)
 
 
 async def test_a_single_prompt_is_next_however_much_another_user_has_waiting(store, leases, ledger):

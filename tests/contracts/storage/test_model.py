@@ -257,7 +257,7 @@ class World:
 async def world(store):
     user = await store.user()
     leases = SqlLeases(store.database, duration=TTL, ahead=0)
-    return World(store, leases, SqlLedger(store.database, window=10), user, random.Random(SEED))
+    return World(store, leases, SqlLedger(store.database), user, random.Random(SEED))
 
 
 @pytest.mark.timeout(60 + STEPS)

@@ -91,7 +91,7 @@ async def test_the_process_serves_a_prompt_and_sigterm_ends_it_with_0(house):
     try:
         await eventually(lambda: row.state == "COMPLETED", within=30)
         process.send_signal(signal.SIGTERM)
-        _, stderr = await asyncio.wait_for(process.communicate(), 10)
+        _, stderr = await asyncio.wait_for(process.communicate(), 60)
     finally:
         if process.returncode is None:
             process.kill()
