@@ -1,0 +1,16 @@
+"""A short selection of the soak: the same scenarios, in sizes that a commit can wait for."""
+
+from __future__ import annotations
+
+import pytest
+from soak.scenarios import SCENARIOS
+from soak.stage import Ground
+
+SELECTION = ("29",)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("number", SELECTION, ids=[SCENARIOS[number].title.replace(" ", "-") for number in SELECTION])
+async def test_a_scenario_holds(number, postgres_server, tmp_path):
+    report = await SCENARIOS[number](Ground(postgres_server, tmp_path, seed=1), "short")
+    assert not report.flaws, "\n".join(report.lines)
