@@ -54,8 +54,8 @@ async def refused_upload(world: Any, refused: Any, requests: Iterable[pb.UploadI
 
 
 def leftovers(world: Any) -> list[str]:
-    """Everything under the gateway's temporary folder but the folder that all uploads share."""
-    return [str(path) for folder in world.uploads.iterdir() for path in folder.iterdir()]
+    """Everything under the gateway's temporary folder but the folder that all uploads share, and its lock."""
+    return [str(path) for folder in world.uploads.iterdir() for path in folder.iterdir() if path.name != ".lock"]
 
 
 async def test_a_picture_is_checked_stored_and_comes_back_whole(world) -> None:
