@@ -34,6 +34,7 @@ DOORS = {
     "AccountService/RevokeToken": CLIENT,
     "AccountService/UpdateUser": ADMIN,
     "AccountService/WhoAmI": CLIENT,
+    "AnalyticsService/GetUsage": CLIENT,
     "ExecutionService/CancelExecution": CLIENT,
     "ExecutionService/CreateExecution": CLIENT,
     "ExecutionService/DeleteExecution": CLIENT,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -11,7 +11,15 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from nanobatch.gateway.v1 import account_pb2, execution_pb2, execution_service_pb2, image_pb2, model_pb2
+from nanobatch.gateway.v1 import (
+    account_pb2,
+    analytics_service_pb2,
+    execution_pb2,
+    execution_service_pb2,
+    image_pb2,
+    model_pb2,
+    usage_pb2,
+)
 from nanobatch_client import models
 
 E = TypeVar("E", bound=Enum)
@@ -222,6 +230,36 @@ def model(message: model_pb2.Model) -> models.Model:
         successor=message.successor,
         warnings=tuple(message.warnings),
         key_url=message.key_url,
+    )
+
+
+def usage_report(message: analytics_service_pb2.GetUsageResponse) -> models.UsageReport:
+    """Usage by group and altogether."""
+    return models.UsageReport(
+        rows=tuple(
+            models.UsageRow(
+                usage=_usage(row.usage),
+                day=date.fromisoformat(row.day) if row.day else None,
+                model=row.model,
+                outcome=row.outcome,
+            )
+            for row in message.rows
+        ),
+        totals=_usage(message.totals),
+        start=_time(message, "start_time"),
+        end=_time(message, "end_time"),
+    )
+
+
+def _usage(message: usage_pb2.Usage) -> models.Usage:
+    return models.Usage(
+        pictures=message.pictures,
+        attempts=message.attempts,
+        cost_micros=message.cost_micros,
+        uncertain_micros=message.uncertain_micros,
+        latency_p50=_duration(message, "latency_p50"),
+        latency_p90=_duration(message, "latency_p90"),
+        latency_p99=_duration(message, "latency_p99"),
     )
 
 

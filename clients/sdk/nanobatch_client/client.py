@@ -19,6 +19,7 @@ from nanobatch_client import _pictures, _translate
 from nanobatch_client._accounts import AccountCalls
 from nanobatch_client._pictures import PictureSource
 from nanobatch_client._transport import Transport
+from nanobatch_client._usage import UsageCalls
 from nanobatch_client._watch import watch
 from nanobatch_client.models import (
     Cancellation,
@@ -51,7 +52,7 @@ Reference: TypeAlias = "PictureSource | Image"
 _PAGE = 50
 
 
-class Client(AccountCalls):
+class Client(AccountCalls, UsageCalls):
     """A connection to one gateway, to be entered before use and left after it.
 
     Reads, and creations (which carry a ``request_id``), are tried again while the server is unavailable; nothing else

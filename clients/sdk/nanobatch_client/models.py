@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import Enum
 from typing import TypeAlias, TypedDict
 
@@ -438,3 +438,49 @@ class Account:
 
     user: User
     token: Token | None
+
+
+class UsageGrouping(Enum):
+    """What usage is divided by."""
+
+    DAY = "DAY"
+    MODEL = "MODEL"
+    OUTCOME = "OUTCOME"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What calls to providers came to."""
+
+    pictures: int = 0
+    attempts: int = 0
+    """Calls that have ended, repeats among them."""
+    cost_micros: int = 0
+    uncertain_micros: int = 0
+    """Worst case of calls that may have been charged; not part of ``cost_micros``."""
+    latency_p50: timedelta | None = None
+    """Half of the successful calls took at most this long; None, like the two below, where none succeeded."""
+    latency_p90: timedelta | None = None
+    latency_p99: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """The usage of one group; what was not grouped by is empty."""
+
+    usage: Usage
+    day: date | None = None
+    """The day (UTC) on which the calls began."""
+    model: str = ""
+    outcome: str = ""
+    """COMPLETED, a failure class, or CRASHED."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """Usage by group and altogether, of calls that began in ``start <= time < end``."""
+
+    rows: tuple[UsageRow, ...]
+    totals: Usage
+    start: datetime | None = None
+    end: datetime | None = None

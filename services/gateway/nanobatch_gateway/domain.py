@@ -350,6 +350,29 @@ class CreatedToken:
     secret: str = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class UsageDraft:
+    """A request as it came in, unchecked; None and empty are what the contract's defaults stand for."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+    model: str = ""
+    user_id: str = ""
+    all_users: bool = False
+    group_by: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UsageQuery:
+    """Which calls: begun in ``start <= time < end``, of one model (empty: all) and one user (empty: everybody)."""
+
+    start: datetime
+    end: datetime
+    model: str
+    user_id: str
+    group_by: tuple[int, ...]
+
+
 class TokenMissingError(UnauthenticatedError):
     """No token came."""
 

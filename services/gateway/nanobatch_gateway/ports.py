@@ -30,6 +30,7 @@ from nanobatch_gateway.domain import (
     StoredExecution,
     Update,
     UploadKind,
+    UsageQuery,
     UserChange,
 )
 from nanobatch_runtime.keyring import Sealed
@@ -104,6 +105,14 @@ class Latencies(Protocol):
 
     async def median(self, model: str) -> timedelta | None:
         """Return how long a successful call takes; None where there is no history."""
+        ...
+
+
+class UsageReports(Protocol):
+    """The ledger of calls, added up."""
+
+    async def usage(self, caller: Caller, query: UsageQuery) -> Message:
+        """Return rows and totals."""
         ...
 
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 from nanobatch.gateway.v1 import account_service_pb2 as pb
 from nanobatch_gateway.domain import NewToken, NewUser, UserChange
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST_SECOND = int((datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds())
-"""Times beyond this are cut: `datetime` cannot hold all that protobuf can."""
+from nanobatch_gateway.times import instant
 
 
 def new_user(request: pb.CreateUserRequest) -> NewUser:
@@ -37,8 +32,5 @@ def user_change(request: pb.UpdateUserRequest) -> UserChange:
 
 def new_token(request: pb.CreateTokenRequest) -> NewToken:
     """Return the token that a client asks for, unchecked; a time before 1970 is past all the same."""
-    expire_time: datetime | None = None
-    if request.HasField("expire_time"):
-        seconds = max(0, min(_LAST_SECOND, request.expire_time.seconds))
-        expire_time = _EPOCH + timedelta(seconds=seconds, microseconds=request.expire_time.nanos // 1000)
+    expire_time = instant(request.expire_time) if request.HasField("expire_time") else None
     return NewToken(user_id=request.user_id, name=request.name, expire_time=expire_time, request_id=request.request_id)

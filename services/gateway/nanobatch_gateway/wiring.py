@@ -15,6 +15,8 @@ import structlog
 from nanobatch.gateway.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
+    analytics_service_pb2,
+    analytics_service_pb2_grpc,
     execution_service_pb2,
     execution_service_pb2_grpc,
     image_service_pb2,
@@ -36,6 +38,7 @@ from nanobatch_gateway.adapters.progress_grpc import (
 )
 from nanobatch_gateway.adapters.signer_hmac import HmacPageTokens
 from nanobatch_gateway.adapters.store_grpc import GrpcControls, GrpcExecutions, GrpcResults
+from nanobatch_gateway.adapters.usage_grpc import GrpcUsageReports
 from nanobatch_gateway.auth import Authenticator, LocalAuthenticator
 from nanobatch_gateway.authenticate import REMEMBER, TokenAuthenticator
 from nanobatch_gateway.check_key import CheckApiKey
@@ -57,6 +60,7 @@ from nanobatch_gateway.pages import ListExecutions, ListResults
 from nanobatch_gateway.ports import Pictures
 from nanobatch_gateway.recheck import RECHECK
 from nanobatch_gateway.servicers.accounts import AccountServicer
+from nanobatch_gateway.servicers.analytics import AnalyticsServicer
 from nanobatch_gateway.servicers.executions import ExecutionServicer, ExecutionUseCases
 from nanobatch_gateway.servicers.images import ImageServicer
 from nanobatch_gateway.servicers.interceptor import AuthInterceptor
@@ -67,6 +71,7 @@ from nanobatch_gateway.settings import GatewaySettings
 from nanobatch_gateway.startup import Startup
 from nanobatch_gateway.submit import SubmitExecution
 from nanobatch_gateway.uploads import UploadImage
+from nanobatch_gateway.usage import GetUsage
 from nanobatch_gateway.validation import Validator
 from nanobatch_gateway.watch import WatchExecution
 from nanobatch_runtime.clock import Clock, SystemClock
@@ -81,7 +86,13 @@ _log = structlog.get_logger("nanobatch.gateway")
 
 SERVICE_NAMES = tuple(
     service.full_name
-    for module in (account_service_pb2, execution_service_pb2, image_service_pb2, model_service_pb2)
+    for module in (
+        account_service_pb2,
+        analytics_service_pb2,
+        execution_service_pb2,
+        image_service_pb2,
+        model_service_pb2,
+    )
     for service in module.DESCRIPTOR.services_by_name.values()
 )
 
@@ -194,7 +205,6 @@ async def open_app(
             controls=controls,
             results=results,
         )
-        check_key = CheckApiKey(validator, GeneratorKeyChecks(generator))
         account_service_pb2_grpc.add_AccountServiceServicer_to_server(
             AccountServicer(
                 accounts,
@@ -204,13 +214,18 @@ async def open_app(
             ),
             server.server,
         )
+        analytics_service_pb2_grpc.add_AnalyticsServiceServicer_to_server(
+            AnalyticsServicer(GetUsage(GrpcUsageReports(storage), clock)), server.server
+        )
         execution_service_pb2_grpc.add_ExecutionServiceServicer_to_server(
             ExecutionServicer(use, linker, stall=stall), server.server
         )
         image_service_pb2_grpc.add_ImageServiceServicer_to_server(
             ImageServicer(upload, images, stall=stall), server.server
         )
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(check_key, clock), server.server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+            ModelServicer(CheckApiKey(validator, GeneratorKeyChecks(generator)), clock), server.server
+        )
 
         await server.start()
         stack.push_async_callback(server.stop, grace)

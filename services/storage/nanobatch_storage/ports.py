@@ -12,6 +12,7 @@ from typing import Protocol
 
 from nanobatch_storage.accounts import Account, NewToken, NewUser, Opened, Token, TokenDigest, User, UserUpdate
 from nanobatch_storage.domain import Actor, EncryptedKey, Execution, Image, NewCredential, NewExecution, ResultState
+from nanobatch_storage.usage import UsageQuery, UsageReport
 from nanobatch_storage.views import Cancellation, Changes, ExecutionView, Latency, Page, ResultView, Retry
 
 
@@ -161,6 +162,18 @@ class Accounts(Protocol):
 
     async def get(self, actor: Actor, token_id: str | None) -> Account:
         """Return the acting user and the token that was used. Raises UserNotFoundError."""
+        ...
+
+
+class Analytics(Protocol):
+    """The ledger of calls, added up."""
+
+    async def usage(self, actor: Actor, query: UsageQuery) -> UsageReport:
+        """Add up calls that have ended, those of deleted executions as well.
+
+        Raises UserNotFoundError for a user that the actor may not see, AdminOnlyError where others than admins ask for
+        everybody, InvalidArgumentError (group_by) where the groups are too many.
+        """
         ...
 
 

@@ -15,6 +15,8 @@ from sqlalchemy.engine import make_url
 from nanobatch.storage.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
+    analytics_service_pb2,
+    analytics_service_pb2_grpc,
     execution_service_pb2,
     execution_service_pb2_grpc,
     image_service_pb2,
@@ -41,12 +43,14 @@ from nanobatch_storage.adapters.ledger_sql import SqlLedger
 from nanobatch_storage.adapters.owner_flock import owning
 from nanobatch_storage.adapters.owner_postgres import claiming
 from nanobatch_storage.adapters.tokens_sql import SqlTokens
+from nanobatch_storage.adapters.usage_sql import SqlAnalytics
 from nanobatch_storage.adapters.users_sql import SqlUsers
 from nanobatch_storage.adapters.waiting_room import waiting_room
 from nanobatch_storage.lease import announce
 from nanobatch_storage.ports import Blobs, Images
 from nanobatch_storage.ports_queue import Leases, Ledger
 from nanobatch_storage.servicers.accounts import AccountServicer
+from nanobatch_storage.servicers.analytics import AnalyticsServicer
 from nanobatch_storage.servicers.executions import ExecutionServicer
 from nanobatch_storage.servicers.images import ImageServicer
 from nanobatch_storage.servicers.leases import LeaseServicer
@@ -59,7 +63,13 @@ _LONGEST_WAIT = timedelta(seconds=2)
 
 SERVICE_NAMES = tuple(
     service.full_name
-    for module in (account_service_pb2, execution_service_pb2, image_service_pb2, lease_service_pb2)
+    for module in (
+        account_service_pb2,
+        analytics_service_pb2,
+        execution_service_pb2,
+        image_service_pb2,
+        lease_service_pb2,
+    )
     for service in module.DESCRIPTOR.services_by_name.values()
 )
 
@@ -133,6 +143,9 @@ async def open_app(
         )
         account_service_pb2_grpc.add_AccountServiceServicer_to_server(
             AccountServicer(SqlAccounts(database), SqlUsers(database), tokens), server.server
+        )
+        analytics_service_pb2_grpc.add_AnalyticsServiceServicer_to_server(
+            AnalyticsServicer(SqlAnalytics(database)), server.server
         )
         execution_service_pb2_grpc.add_ExecutionServiceServicer_to_server(
             ExecutionServicer(

@@ -10,13 +10,14 @@ from types import ModuleType
 import pytest
 from google.protobuf import duration_pb2
 
-from nanobatch.gateway.v1 import account_pb2, execution_pb2, image_pb2
+from nanobatch.gateway.v1 import account_pb2, execution_pb2, image_pb2, usage_pb2
 from nanobatch.gateway.v1 import execution_service_pb2 as pb
 from nanobatch_gateway import translate
 from nanobatch_gateway.accounts import LAST_ROLE
 from nanobatch_gateway.auth import RULES, Rule, current_caller
 from nanobatch_gateway.domain import Mode, UnknownPolicy, UploadKind
 from nanobatch_gateway.pages import LAST_STATE
+from nanobatch_gateway.usage import GROUPINGS
 from nanobatch_gateway.wiring import SERVICE_NAMES
 from nanobatch_runtime.errors import UnauthenticatedError
 
@@ -37,6 +38,7 @@ def test_upload_kinds_and_result_states_have_the_numbers_of_the_contract() -> No
     assert UploadKind.SOURCE == image_pb2.IMAGE_KIND_SOURCE
     assert max(execution_pb2.ResultState.values()) == LAST_STATE
     assert max(account_pb2.Role.values()) == LAST_ROLE
+    assert set(usage_pb2.UsageGrouping.values()) == {0, *GROUPINGS}
 
 
 def test_every_method_of_the_contract_has_a_rule_and_none_is_open() -> None:

@@ -7,6 +7,7 @@ import json
 from nanobatch.generator.v1 import generator_service_pb2
 from nanobatch.storage.v1 import (
     account_service_pb2,
+    analytics_service_pb2,
     execution_service_pb2,
     image_service_pb2,
     lease_service_pb2,
@@ -17,6 +18,7 @@ from nanobatch_runtime.rpc.repeats import REPEATS, Repeat, service_config
 INTERNAL = (
     generator_service_pb2,
     account_service_pb2,
+    analytics_service_pb2,
     execution_service_pb2,
     image_service_pb2,
     lease_service_pb2,

@@ -47,6 +47,9 @@ REPEATS: Mapping[str, Mapping[str, Repeat]] = {
         "CreateUser": Repeat.NO_CHANGE,
         "UpdateUser": Repeat.NO_CHANGE,
     },
+    "nanobatch.storage.v1.AnalyticsService": {
+        "GetUsage": Repeat.READ,
+    },
     "nanobatch.storage.v1.ExecutionService": {
         "GetExecution": Repeat.READ,
         "GetLatency": Repeat.READ,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import CursorResult, Dialect, Executable, func, select
+from sqlalchemy import CursorResult, Dialect, Executable, Row, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -77,6 +77,10 @@ class SqlEngine(Protocol):
 
     def reading(self) -> AbstractAsyncContextManager[SqlConnection]:
         """Open a transaction that only reads."""
+        ...
+
+    async def survey(self, statement: Executable) -> Sequence[Row[Any]]:
+        """Run a statement that may read a large part of a table, and return its rows; the loop goes on meanwhile."""
         ...
 
     async def dispose(self) -> None:
@@ -144,15 +148,29 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
         """Open a transaction that only reads. Raises DatabaseUnavailableError where the database cannot be reached."""
+        async with self._reached(), AsyncExitStack() as stack:
+            yield await self._begin_reading(stack)
+
+    @asynccontextmanager
+    async def _reached(self) -> AsyncIterator[None]:
         try:
-            async with AsyncExitStack() as stack:
-                yield await self._begin_reading(stack)
+            yield
         except DBAPIError as error:
             if _is_unavailable(error):
                 raise DatabaseUnavailableError from error
             raise
         except (PoolTimeoutError, OSError) as error:
             raise DatabaseUnavailableError from error
+
+    @property
+    def dialect(self) -> Dialect:
+        """Which database it is."""
+        return self._engine.dialect
+
+    async def survey(self, statement: Executable) -> Sequence[Row[Any]]:
+        """Return the rows of a statement that may read a large part of a table. Raises DatabaseUnavailableError."""
+        async with self._reached():
+            return await self._engine.survey(statement)
 
     async def look_at_clock(self, tx: Transaction) -> None:
         """Read the time anew: what follows is to count from now, not from before a wait for locks."""

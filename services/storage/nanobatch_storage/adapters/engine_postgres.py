@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Dialect
+from sqlalchemy import Dialect, Executable, Row
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
@@ -74,6 +74,11 @@ class PostgresEngine:
         """Open what only reads."""
         async with self._reader.connect() as connection:
             yield connection
+
+    async def survey(self, statement: Executable) -> Sequence[Row[Any]]:
+        """Run a statement that may read a large part of a table; the server has a time limit for it."""
+        async with self.reading() as connection:
+            return (await connection.execute(statement)).all()
 
     async def dispose(self) -> None:
         """Close all connections."""

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Dialect, Executable, create_engine, event
+from sqlalchemy import Connection, CursorResult, Dialect, Executable, Row, create_engine, event
 from sqlalchemy.engine import URL
 
 _PRAGMAS = (
@@ -122,6 +123,8 @@ class SqliteEngine:
         # Two connections for good: taking one from a pool and giving it back costs more than most statements.
         self._writer = self._engine.connect()
         self._reader = self._engine.connect()
+        # One thread, so that surveys take nothing from commits.
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="sqlite-survey")
 
     @property
     def dialect(self) -> Dialect:
@@ -152,8 +155,18 @@ class SqliteEngine:
         """Open what only reads. Every statement sees what was committed before it, as PostgreSQL's default has it."""
         yield InlineConnection(self._reader)
 
+    async def survey(self, statement: Executable) -> Sequence[Row[Any]]:
+        """Run a statement that may read a large part of a table: in a thread, on a connection of its own."""
+
+        def run() -> Sequence[Row[Any]]:
+            with self._engine.connect() as connection:
+                return connection.execute(statement).all()
+
+        return await asyncio.get_running_loop().run_in_executor(self._aside, run)
+
     async def dispose(self) -> None:
         """Close all connections."""
+        await asyncio.to_thread(self._aside.shutdown, cancel_futures=True)
         self._writer.close()
         self._reader.close()
         self._engine.dispose()

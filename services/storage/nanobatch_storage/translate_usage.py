@@ -1,0 +1,51 @@
+"""Usage: protobuf to domain and back."""
+
+from __future__ import annotations
+
+from datetime import UTC
+
+from nanobatch.gateway.v1 import usage_pb2
+from nanobatch.storage.v1 import analytics_service_pb2 as pb
+from nanobatch_runtime.errors import FieldViolation, InvalidArgumentError
+from nanobatch_storage.usage import Grouping, UsageFigures, UsageQuery, UsageRow
+
+_GROUPINGS = {usage_pb2.UsageGrouping.Value(f"USAGE_GROUPING_{grouping}"): grouping for grouping in Grouping}
+
+
+def usage_query_from_proto(request: pb.GetUsageRequest) -> UsageQuery:
+    """Return the domain's form. Raises InvalidArgumentError for a grouping that does not exist."""
+    unknown = [number for number in request.group_by if number not in _GROUPINGS]
+    if unknown:
+        violation = FieldViolation("group_by", f"There is no grouping number {unknown[0]}.", "UNKNOWN_VALUE")
+        raise InvalidArgumentError("The request names a grouping that does not exist.", violations=[violation])
+    return UsageQuery(
+        start=request.start_time.ToDatetime(tzinfo=UTC),
+        end=request.end_time.ToDatetime(tzinfo=UTC),
+        model=request.model,
+        user_id=request.user_id or None,
+        group_by=frozenset(_GROUPINGS[number] for number in request.group_by),
+    )
+
+
+def usage_row_to_proto(row: UsageRow) -> usage_pb2.UsageRow:
+    """Return the wire form."""
+    usage = figures_to_proto(row.figures)
+    return usage_pb2.UsageRow(day=row.day, model=row.model, outcome=row.outcome, usage=usage)
+
+
+def figures_to_proto(figures: UsageFigures) -> usage_pb2.Usage:
+    """Return the wire form."""
+    message = usage_pb2.Usage(
+        pictures=figures.pictures,
+        attempts=figures.attempts,
+        cost_micros=figures.cost_micros,
+        uncertain_micros=figures.uncertain_micros,
+    )
+    for field, latency in (
+        (message.latency_p50, figures.p50),
+        (message.latency_p90, figures.p90),
+        (message.latency_p99, figures.p99),
+    ):
+        if latency is not None:
+            field.FromTimedelta(latency)
+    return message
