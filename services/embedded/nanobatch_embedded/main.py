@@ -83,7 +83,7 @@ async def _serve(settings: EmbeddedSettings) -> None:
             app = await stack.enter_async_context(open_embedded(settings))
             await app.started
             if door is not None:
-                await stack.enter_async_context(page.supervised(door, app.address, "", settings.log_level))
+                await stack.enter_async_context(page.supervised(door, app.address, app.public_url, settings.log_level))
             lifecycle.settle_garbage_collector()
             _say(f"nanobatch is up. Data: {settings.data_dir.resolve()}")
             if door is not None:

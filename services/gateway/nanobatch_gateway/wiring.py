@@ -104,6 +104,8 @@ class App:
     server: RpcServer
     http_address: str
     """``host:port`` of the HTTP port, with the real port; empty where there is none."""
+    public_url: str
+    """How browsers reach the HTTP port, where the pictures are; empty where there is none."""
     started: asyncio.Task[None]
     """Ends when storage was met; fails where no repeat can mend it (ENCRYPTION_KEY does not fit)."""
 
@@ -188,7 +190,7 @@ async def open_app(
             limits=watch_limits,
         )
         stack.push_async_callback(watch.close)
-        links = _links(http, settings, clock)
+        links = _links(_public_url(http, settings), settings, clock)
         linker = Linker(links)
         create = CreateExecution(validator, keys, executions)
         upload = UploadImage(pictures, images, folder)
@@ -221,7 +223,7 @@ async def open_app(
             ExecutionServicer(use, linker, stall=stall), server.server
         )
         image_service_pb2_grpc.add_ImageServiceServicer_to_server(
-            ImageServicer(upload, images, stall=stall), server.server
+            ImageServicer(upload, images, linker, stall=stall), server.server
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelServicer(CheckApiKey(validator, GeneratorKeyChecks(generator)), clock), server.server
@@ -245,14 +247,17 @@ async def open_app(
             stack.push_async_callback(server.drain)  # before anything ends: watches over both ports end themselves
         started = asyncio.create_task(_start(startup, server), name="gateway-startup")
         stack.push_async_callback(cancel, started)
-        yield App(server, http.address if http else "", started)
+        yield App(server, http.address if http else "", _public_url(http, settings), started)
 
 
-def _links(http: HttpServer | None, settings: GatewaySettings, clock: Clock) -> HmacPictureLinks | None:
+def _public_url(http: HttpServer | None, settings: GatewaySettings) -> str:
     if http is None:
-        return None
-    base_url = settings.public_url or f"http://{http.address}"
-    return HmacPictureLinks(settings.keyring.derive_all("picture-link"), clock, base_url)
+        return ""
+    return settings.public_url or f"http://{http.address}"
+
+
+def _links(public_url: str, settings: GatewaySettings, clock: Clock) -> HmacPictureLinks | None:
+    return HmacPictureLinks(settings.keyring.derive_all("picture-link"), clock, public_url) if public_url else None
 
 
 def _door(
