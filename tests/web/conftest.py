@@ -6,12 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
+from pages import answering
 from playwright.async_api import Browser, Page, async_playwright, expect
 from processes import Product, free_port, product
-
-from nanobatch_runtime.testing import eventually
 
 expect.set_options(timeout=30_000)  # machines that run tests are busy
 
@@ -44,24 +42,23 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture
-async def browser(site: Site) -> AsyncIterator[Browser]:
-    """A headless Chromium, once the page answers."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
+async def chromium() -> AsyncIterator[Browser]:
+    """A headless Chromium."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
         pytest.fail("Chromium is needed for these tests and was not found: install it (apt-get install chromium).")
 
-    async def answers() -> bool:
-        async with httpx.AsyncClient() as client:
-            try:
-                return (await client.get(site.url, timeout=60)).status_code == 200
-            except httpx.HTTPError:
-                return False
-
-    await eventually(answers, within=90)
     async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
+        running = await playwright.chromium.launch(executable_path=program, args=_FLAGS)
         yield running
         await running.close()
+
+
+@pytest.fixture
+async def browser(site: Site, chromium: Browser) -> Browser:
+    """The Chromium, once the page answers."""
+    await answering(site.url)
+    return chromium
 
 
 @pytest.fixture

@@ -16,10 +16,11 @@ from starlette.types import ASGIApp
 from nanobatch_client import NanobatchError
 from nanobatch_web import texts
 from nanobatch_web.door import Door, own_hosts
+from nanobatch_web.gate import Gate
 from nanobatch_web.live.hub import Hub
 from nanobatch_web.pages import site
 from nanobatch_web.pages.context import Context
-from nanobatch_web.routes import live, runs, uploads
+from nanobatch_web.routes import account, live, login, runs, uploads
 from nanobatch_web.routes.answers import answer, refuse
 from nanobatch_web.routes.assets import assets
 from nanobatch_web.settings import MOUNT, OWN, WebSettings
@@ -45,8 +46,10 @@ def make_app(settings: WebSettings, port: int) -> ASGIApp:
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_exception_handler(NanobatchError, refuse)
-    for routes in (live.router(hub, viewers), runs.router(viewers), uploads.router(viewers), assets()):
+    own = (live.router(hub, viewers), runs.router(viewers), uploads.router(viewers), account.router(viewers), assets())
+    for routes in own:
         app.include_router(routes, prefix=OWN)
+    app.include_router(login.router(viewers, secure=settings.page_url.startswith("https:")))
     app.include_router(_home())
     gr.mount_gradio_app(
         app,
@@ -65,7 +68,8 @@ def make_app(settings: WebSettings, port: int) -> ASGIApp:
         max_file_size="4mb",
     )
     host = settings.listen.rpartition(":")[0]
-    return Door(app, hosts=own_hosts(host, port, settings.page_url), pictures=_pictures(settings))
+    guarded = Gate(app, viewers) if viewers.token_mode else app
+    return Door(guarded, hosts=own_hosts(host, port, settings.page_url), pictures=_pictures(settings))
 
 
 def _home() -> APIRouter:

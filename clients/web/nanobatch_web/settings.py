@@ -15,6 +15,8 @@ MOUNT = "/nano-banana"
 OWN = f"{MOUNT}/nb"
 """Where our own routes are, out of the way of Gradio's."""
 
+LOGIN, LOGOUT = f"{MOUNT}/login", f"{MOUNT}/logout"
+
 
 class WebSettings(Settings):
     """The web front end's settings; the only reader of its environment."""

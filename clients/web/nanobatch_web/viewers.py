@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from http.cookies import SimpleCookie
+from http.cookies import CookieError, SimpleCookie
+from weakref import WeakValueDictionary
 
-from nanobatch_client import Client, Patience, UnauthenticatedError
+from nanobatch_client import Client, DeadlineExceededError, Patience, UnauthenticatedError, UnavailableError
 
 COOKIE = "nanobatch_token"
 _MAX_CLIENTS = 200
+_MAX_TOKEN = 512
+_TRUSTED = 5.0
+"""Seconds for which a token that was good counts as good: a revoked one is out after that at the latest."""
+_TRUSTED_ALONE = 3600.0
+"""The same while the gateway cannot be asked: the page stays, and whatever it asks for is asked of the gateway."""
 # Short: a person is waiting, and the page says what is wrong while it tries again.
 _PATIENCE = Patience(
     timeout=timedelta(seconds=15),
@@ -34,11 +42,14 @@ class Viewer:
 class Viewers:
     """Finds the viewer of a request. In token mode the token lies in a cookie that no script can read."""
 
-    def __init__(self, gateway_target: str, *, token_mode: bool) -> None:
+    def __init__(self, gateway_target: str, *, token_mode: bool, clock: Callable[[], float] = time.monotonic) -> None:
         """Connect to ``gateway_target`` when first needed."""
         self._target = gateway_target
         self.token_mode = token_mode
+        self._clock = clock
         self._clients: OrderedDict[str, Client] = OrderedDict()
+        self._good: dict[str, float] = {}
+        self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Viewers]:
@@ -54,9 +65,41 @@ class Viewers:
         """Return who makes a request. Raises UnauthenticatedError where a token is needed and none came."""
         return await self.with_token(self._token(headers))
 
+    async def require(self, headers: Mapping[str, str]) -> None:
+        """Let pass who need not, or did, sign in. Raises UnauthenticatedError, and UnavailableError for strangers."""
+        if self.token_mode:
+            await self.check(self._token(headers))
+
+    async def check(self, token: str) -> None:
+        """Ask the gateway whether a token is good; a yes is remembered for moments.
+
+        Raises UnauthenticatedError where it is not, and what the SDK raises where the gateway cannot be asked.
+        """
+        if not _is_token(token):
+            raise UnauthenticatedError("That cannot be a token.", reason="UNAUTHENTICATED")
+        identity = _identity(token)
+        # A page is many requests at once: one of them asks.
+        asking = self._asking.setdefault(identity, asyncio.Lock())
+        async with asking:
+            good = self._good.get(identity)
+            if good is not None and self._clock() - good < _TRUSTED:
+                return
+            try:
+                # A connection of its own: strangers' tokens must not push out the connections that are kept.
+                async with Client(self._target, token=token, patience=_PATIENCE) as client:
+                    await client.who_am_i()
+            except (UnavailableError, DeadlineExceededError):
+                if good is not None and self._clock() - good < _TRUSTED_ALONE:
+                    return
+                raise
+            except UnauthenticatedError:
+                self._good.pop(identity, None)
+                raise
+            self._good[identity] = self._clock()
+
     async def with_token(self, token: str) -> Viewer:
         """Return the viewer of a token. It is not checked here: every call to the gateway does."""
-        identity = hashlib.sha256(token.encode()).hexdigest()
+        identity = _identity(token)
         client = self._clients.get(identity)
         if client is None:
             client = Client(self._target, token=token or None, patience=_PATIENCE)
@@ -71,7 +114,19 @@ class Viewers:
     def _token(self, headers: Mapping[str, str]) -> str:
         if not self.token_mode:
             return ""
-        morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        if morsel is None or not morsel.value:
+        try:
+            morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        except CookieError:
+            morsel = None
+        if morsel is None or not _is_token(morsel.value):
             raise UnauthenticatedError("Sign in first.", reason="UNAUTHENTICATED")
         return morsel.value
+
+
+def _is_token(text: str) -> bool:
+    """Tell whether a text can be a token at all: it has to fit into a header."""
+    return 0 < len(text) <= _MAX_TOKEN and text.isascii() and text.isprintable() and " " not in text
+
+
+def _identity(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -2,6 +2,17 @@
 export const MOUNT = "/nano-banana";
 const OWN = `${MOUNT}/nb`;
 
+// Whoever is signed out, by themselves or by a token's end, is led to where they can sign in, whatever asked.
+const asked = window.fetch.bind(window);
+window.fetch = async (...what) => {
+  const answer = await asked(...what);
+  const own = new URL(answer.url || location.href, location.href);
+  if (answer.status === 401 && own.origin === location.origin && own.pathname.startsWith(MOUNT)) {
+    location.assign(`${MOUNT}/login?after=${encodeURIComponent(location.pathname + location.search)}`);
+  }
+  return answer;
+};
+
 let words = null;
 
 export async function texts() {
@@ -64,6 +75,11 @@ export function dollars(micros) {
   const text = (micros / 1e6).toFixed(6).replace(/0+$/, "");
   const [whole, cents = ""] = text.split(".");
   return `$${whole}.${cents.padEnd(2, "0")}`;
+}
+
+// What a person should read about a failure: the server's own sentence where it has one.
+export function sentence(element, error) {
+  return error instanceof Refusal && error.message && error.status !== 503 ? error.message : element.say("error.gateway");
 }
 
 export function duration(seconds) {

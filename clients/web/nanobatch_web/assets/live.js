@@ -42,10 +42,7 @@ export class Live {
       const query = new URLSearchParams({since: this.#since, epoch: this.#epoch, tab: this.#tab});
       const answer = await fetch(`${MOUNT}/nb/live/${encodeURIComponent(this.execution)}?${query}`);
       if (this.#ended) return;
-      if (answer.status === 401) {
-        location.assign(`${MOUNT}/login`);
-        return;
-      }
+      if (answer.status === 401) return; // base.js leads to the login
       if (answer.status === 404 || answer.status === 400) {
         this.trouble("not_found");
         return;

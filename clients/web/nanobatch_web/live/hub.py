@@ -7,7 +7,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 import structlog
@@ -43,6 +43,11 @@ class Feed:
         self._viewer = viewer
         self._clock = clock
         self._seen: dict[str, float] = {}
+
+    @property
+    def followed_by(self) -> str:
+        """Id of the viewer in whose name it is followed."""
+        return self._viewer.id
 
     def note(self, tab: str) -> None:
         """Note that a tab has asked."""
@@ -106,17 +111,22 @@ class Hub:
         Raises NotFoundError, and what the gateway says where it cannot be asked.
         """
         await self._require_visible(viewer, execution_id)
-        feed = self._feed(viewer, execution_id)
-        feed.note(tab)
-        if not feed.whole.is_set():
-            try:
-                async with asyncio.timeout(_FIRST_SIGHT.total_seconds()):
-                    await feed.whole.wait()
-            except TimeoutError:
-                pass
+        feed = await self._seen_once(viewer, execution_id, tab)
+        if isinstance(feed.gone, UnauthenticatedError) and feed.followed_by != viewer.id:
+            # In whose name it was followed is no longer signed in. That is not this viewer's affair.
+            feed = await self._seen_once(viewer, execution_id, tab)
         if feed.gone is not None:
             self._allowed.pop((viewer.id, execution_id), None)
             raise feed.gone
+        return feed
+
+    async def _seen_once(self, viewer: Viewer, execution_id: str, tab: str) -> Feed:
+        feed = self._feed(viewer, execution_id)
+        feed.note(tab)
+        if not feed.whole.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FIRST_SIGHT.total_seconds()):
+                    await feed.whole.wait()
         return feed
 
     @property

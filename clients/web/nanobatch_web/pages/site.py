@@ -16,11 +16,14 @@ def build(context: Context) -> gr.Blocks:
     site = gr.Blocks(title="nanobatch", analytics_enabled=False, delete_cache=(3600, 3600))
     with site:
         Navbar(main_page_name=label("app.new"))
+        element("nb-account", {})
         Wizard(context, site)
     with site.route("Results", "results"):
         Navbar(main_page_name=label("app.new"))
+        element("nb-account", {})
         element("nb-gallery", {}, elem_id="nb-gallery")
     with site.route("History", "history"):
         Navbar(main_page_name=label("app.new"))
+        element("nb-account", {})
         element("nb-history", {}, elem_id="nb-history")
     return site

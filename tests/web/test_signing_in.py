@@ -1,0 +1,60 @@
+"""Token mode in a browser: in by a token, out by a click, out where the token was revoked."""
+
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+from pages import answering
+from playwright.async_api import Browser, Error, expect
+from processes import free_port, product
+
+from nanobatch_client import Client
+from nanobatch_runtime.testing import eventually
+
+_ADMIN = "an-operators-token-of-some-length"
+
+
+async def test_a_token_opens_the_page_until_it_is_revoked(chromium: Browser, tmp_path: Path) -> None:
+    port = free_port()
+    environment = {
+        "NANOBATCH_WEB": f"127.0.0.1:{port}",
+        "NANOBATCH_AUTH": "token",
+        "NANOBATCH_ADMIN_TOKEN": _ADMIN,
+    }
+    url = f"http://127.0.0.1:{port}/nano-banana/"
+    with product(tmp_path, environment=environment) as running:
+        await answering(url)
+        async with httpx.AsyncClient(base_url=url) as stranger:
+            for path in ("config", "gradio_api/info", "nb/me", "gradio_api/queue/data?session_hash=x"):
+                assert (await stranger.get(path)).status_code == 401, path
+        async with Client(running.target, token=_ADMIN) as admin:
+            user = await admin.create_user("ada")
+            made = await admin.create_token(user_id=user.id)
+            context = await chromium.new_context(locale="en-US")
+            page = await context.new_page()
+            page.set_default_timeout(60_000)
+            await page.goto(url + "?a=b")
+            await page.wait_for_url(re.compile("/nano-banana/login"))
+            await page.get_by_label("Your token").fill("nb_nonsense")
+            await page.get_by_role("button", name="Sign in").click()
+            await expect(page.get_by_role("alert")).to_have_text("This token is not known.")
+            await page.get_by_label("Your token").fill(made.secret)
+            await page.get_by_role("button", name="Sign in").click()
+            await page.wait_for_url(url + "?a=b")
+            await expect(page.get_by_text("Signed in as ada")).to_be_visible()
+            await expect(page.locator("#nb-facts")).to_contain_text("free")
+            (cookie,) = await context.cookies()
+            assert cookie["httpOnly"]
+            assert cookie["sameSite"] == "Strict"
+            assert made.secret not in await page.content()
+            await admin.revoke_token(made.token.id)
+            # Whatever is asked next leads to the login, as soon as the gateway has forgotten that the token was good.
+
+            async def led_away() -> bool:
+                with suppress(Error):  # of a page that is just being left
+                    await page.evaluate("fetch('/nano-banana/nb/me').then(() => null, () => null)")
+                return "/nano-banana/login" in page.url
+
+            await eventually(led_away, within=60)
+            await expect(page.get_by_label("Your token")).to_be_visible()
