@@ -209,6 +209,7 @@ def image(message: image_pb2.Image) -> models.Image:
         sha256=message.sha256,
         create_time=_time(message, "create_time"),
         expire_time=_time(message, "expire_time"),
+        url=message.image_url,
     )
 
 

@@ -347,6 +347,8 @@ class Image:
     create_time: datetime | None = None
     expire_time: datetime | None = None
     """When it goes unless an execution uses it; None: it stays."""
+    url: str = field(default="", repr=False)
+    """Signed address that opens without a login, in :meth:`Client.get_image` alone; empty without an HTTP port."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nanobatch.gateway.v1 import execution_pb2, execution_service_pb2
+from nanobatch.gateway.v1 import execution_pb2, execution_service_pb2, image_pb2
 from nanobatch_gateway.domain import Caller, PicturesOfResult, WatchMessage
 from nanobatch_gateway.ports import PictureLinks
 from nanobatch_gateway.translate import pictures_of
@@ -23,6 +23,15 @@ class Linker:
         linked = execution_pb2.Result()
         linked.CopyFrom(result)
         linked.MergeFrom(self._addresses(self._links, caller, pictures))
+        return linked
+
+    def image(self, caller: Caller, image: image_pb2.Image) -> image_pb2.Image:
+        """Return an uploaded picture with its address."""
+        if self._links is None:
+            return image
+        linked = image_pb2.Image()
+        linked.CopyFrom(image)
+        linked.image_url = self._links.sign(caller, image.id, image.id)
         return linked
 
     def piece(self, caller: Caller, message: WatchMessage) -> bytes:

@@ -15,6 +15,7 @@ from nanobatch.gateway.v1 import image_service_pb2_grpc
 from nanobatch_gateway.auth import current_caller
 from nanobatch_gateway.domain import ImageNotFoundError
 from nanobatch_gateway.fields import Violations, required_id
+from nanobatch_gateway.linking import Linker
 from nanobatch_gateway.ports import Images
 from nanobatch_gateway.servicers.writing import STALL_LIMIT, writer
 from nanobatch_gateway.uploads import UploadImage
@@ -29,10 +30,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ImageServicer(image_service_pb2_grpc.ImageServiceServicer):
     """Pictures over gRPC; the contract stands in the proto."""
 
-    def __init__(self, upload: UploadImage, images: Images, *, stall: timedelta = STALL_LIMIT) -> None:
+    def __init__(self, upload: UploadImage, images: Images, linker: Linker, *, stall: timedelta = STALL_LIMIT) -> None:
         """``stall`` is how long a downloader may leave one message lying."""
         self._upload = upload
         self._images = images
+        self._linker = linker
         self._stall = stall
 
     async def UploadImage(
@@ -60,10 +62,11 @@ class ImageServicer(image_service_pb2_grpc.ImageServiceServicer):
     async def GetImage(self, request: pb.GetImageRequest, context: Context) -> pb.GetImageResponse:
         """See the proto."""
         image_id = required_id("image_id", request.image_id)
-        images = await self._images.find(current_caller(), [image_id])
+        caller = current_caller()
+        images = await self._images.find(caller, [image_id])
         if image_id not in images:
             raise ImageNotFoundError("There is no such picture.")
-        return pb.GetImageResponse(image=images[image_id])
+        return pb.GetImageResponse(image=self._linker.image(caller, images[image_id]))
 
     async def DownloadImage(
         self, request: pb.DownloadImageRequest, context: Context

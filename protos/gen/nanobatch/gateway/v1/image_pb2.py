@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n nanobatch/gateway/v1/image.proto\x12\x14nanobatch.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x01\n\x05Image\x12\n\n\x02id\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.nanobatch.gateway.v1.ImageKind\x12\x11\n\tmime_type\x18\x03 \x01(\t\x12\r\n\x05width\x18\x04 \x01(\x05\x12\x0e\n\x06height\x18\x05 \x01(\x05\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x12\x0e\n\x06sha256\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x0bImageHeader\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.nanobatch.gateway.v1.ImageKind\x12\x10\n\x08\x66ilename\x18\x02 \x01(\t*\xa1\x01\n\tImageKind\x12\x1a\n\x16IMAGE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14IMAGE_KIND_REFERENCE\x10\x01\x12\x15\n\x11IMAGE_KIND_SOURCE\x10\x02\x12\x15\n\x11IMAGE_KIND_MASTER\x10\x03\x12\x16\n\x12IMAGE_KIND_DERIVED\x10\x04\x12\x18\n\x14IMAGE_KIND_THUMBNAIL\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n nanobatch/gateway/v1/image.proto\x12\x14nanobatch.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x02\n\x05Image\x12\n\n\x02id\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.nanobatch.gateway.v1.ImageKind\x12\x11\n\tmime_type\x18\x03 \x01(\t\x12\r\n\x05width\x18\x04 \x01(\x05\x12\x0e\n\x06height\x18\x05 \x01(\x05\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x12\x0e\n\x06sha256\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\timage_url\x18\n \x01(\t\"N\n\x0bImageHeader\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.nanobatch.gateway.v1.ImageKind\x12\x10\n\x08\x66ilename\x18\x02 \x01(\t*\xa1\x01\n\tImageKind\x12\x1a\n\x16IMAGE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14IMAGE_KIND_REFERENCE\x10\x01\x12\x15\n\x11IMAGE_KIND_SOURCE\x10\x02\x12\x15\n\x11IMAGE_KIND_MASTER\x10\x03\x12\x16\n\x12IMAGE_KIND_DERIVED\x10\x04\x12\x18\n\x14IMAGE_KIND_THUMBNAIL\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nanobatch.gateway.v1.image_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_IMAGEKIND']._serialized_start=425
-  _globals['_IMAGEKIND']._serialized_end=586
+  _globals['_IMAGEKIND']._serialized_start=444
+  _globals['_IMAGEKIND']._serialized_end=605
   _globals['_IMAGE']._serialized_start=92
-  _globals['_IMAGE']._serialized_end=342
-  _globals['_IMAGEHEADER']._serialized_start=344
-  _globals['_IMAGEHEADER']._serialized_end=422
+  _globals['_IMAGE']._serialized_end=361
+  _globals['_IMAGEHEADER']._serialized_start=363
+  _globals['_IMAGEHEADER']._serialized_end=441
 # @@protoc_insertion_point(module_scope)

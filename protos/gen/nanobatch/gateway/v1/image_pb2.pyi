@@ -69,6 +69,7 @@ class Image(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    IMAGE_URL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID. Set by the server."""
     kind: Global___ImageKind.ValueType
@@ -83,6 +84,10 @@ class Image(_message.Message):
     """Length in bytes."""
     sha256: _builtins.str
     """SHA-256 of the bytes, 64 lower-case hex characters."""
+    image_url: _builtins.str
+    """Signed address on the gateway's HTTP port, for `<img>`: it opens without a login and is the same for a day. In
+    GetImage alone; empty where there is no HTTP port.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was stored."""
@@ -103,10 +108,11 @@ class Image(_message.Message):
         sha256: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        image_url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "height", b"height", "id", b"id", "kind", b"kind", "mime_type", b"mime_type", "sha256", b"sha256", "size_bytes", b"size_bytes", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "height", b"height", "id", b"id", "image_url", b"image_url", "kind", b"kind", "mime_type", b"mime_type", "sha256", b"sha256", "size_bytes", b"size_bytes", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
