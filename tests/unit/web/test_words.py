@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nanobatch_web import texts
-from nanobatch_web.pages.configure import prompts_of_file
+from nanobatch_web.pages.files import prompts_of_file
 from nanobatch_web.pages.form import Form
 from nanobatch_web.pages.money import dollars, duration, micros
 from nanobatch_web.texts.catalogue import TEXTS

@@ -24,11 +24,15 @@ class Outcome extends Element {
   #draw(delta) {
     if (!delta.stats) return;
     const stats = delta.stats;
-    const fact = (figure, key) => node("div", {}, node("dd", {}, figure), node("dt", {}, this.say(key)));
+    const left = stats.pending + stats.processing;
+    const fact = (figure, key) => node("div", {"data-fact": key}, node("dt", {}, this.say(key)), node("dd", {}, figure));
     this.replaceChildren(
       node("dl", {class: "nb-outcome"},
         fact(String(stats.completed), "run.done"), fact(String(stats.failed), "run.failed"),
-        fact(String(stats.pending + stats.processing), "run.left"), fact(dollars(stats.cost), "run.cost")),
+        ...(stats.cancelled ? [fact(String(stats.cancelled), "state.CANCELLED")] : []),
+        ...(left ? [fact(String(left), "run.left")] : []),
+        fact(dollars(stats.cost), left ? "run.cost" : "run.cost_all"),
+        ...(stats.uncertain ? [fact(dollars(stats.uncertain), "run.maybe")] : [])),
       node("a", {class: "nb-button nb-primary", href: `${MOUNT}/results?execution=${encodeURIComponent(this.#execution)}`},
         this.say("run.view_all")));
   }

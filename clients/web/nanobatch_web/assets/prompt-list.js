@@ -1,6 +1,9 @@
 // Under the prompt box: how many there are, how each begins, and what is odd about it.
+// Value: {source: selector of the box, limit: characters that the model takes}.
 import {Element, node} from "./base.js";
-import {MAX_PROMPTS, splitPrompts} from "./prompts.js";
+import {lengthOf, MAX_PROMPTS, splitPrompts} from "./prompts.js";
+
+const FIRST = 90;
 
 class PromptList extends Element {
   #timer = null;
@@ -26,24 +29,36 @@ class PromptList extends Element {
     this.#source = null;
   }
 
+  changed() {
+    if (this.#source) this.#draw();
+  }
+
   #draw() {
     this.text = this.#source.value;
     const prompts = splitPrompts(this.text);
     const first = new Map();
     const items = prompts.map((prompt, index) => {
-      const item = node("li", {}, prompt.split("\n")[0].slice(0, 90));
-      if (first.has(prompt)) {
-        item.append(" ", node("em", {class: "nb-odd"}, this.say("prompts.twice", {number: first.get(prompt) + 1})));
-      } else first.set(prompt, index);
+      const item = node("li", {dir: "auto"}, prompt.split("\n")[0].slice(0, FIRST));
+      const mark = (key, facts) => item.append(" ", node("em", {class: "nb-odd"}, this.say(key, facts)));
+      if (first.has(prompt)) mark("prompts.twice", {number: first.get(prompt) + 1});
+      else first.set(prompt, index);
+      const count = lengthOf(prompt);
+      if (this.value.limit && count > this.value.limit) mark("prompts.too_long", {count, limit: this.value.limit});
       return item;
     });
     const count = prompts.length;
     const key = !count ? "prompts.none" : count === 1 ? "prompts.count_one"
       : count > MAX_PROMPTS ? "prompts.too_many" : "prompts.count";
-    this.replaceChildren(
-      node("p", {class: count > MAX_PROMPTS ? "nb-count nb-bad" : "nb-count", role: "status"}, this.say(key, {count})),
-      node("ol", {class: "nb-firsts"}, ...items),
-    );
+    const told = this.say(key, {count});
+    if (!this.count) {
+      this.count = node("p", {role: "status"});
+      this.list = node("ol", {class: "nb-firsts", tabindex: "0", "aria-label": this.say("prompts.list")});
+      this.replaceChildren(this.count, this.list);
+    }
+    this.count.className = count > MAX_PROMPTS ? "nb-count nb-bad" : "nb-count";
+    if (this.count.textContent !== told) this.count.textContent = told; // said aloud once, not at every key
+    this.list.hidden = !count;
+    this.list.replaceChildren(...items);
   }
 }
 

@@ -18,3 +18,8 @@ export function splitPrompts(text) {
 }
 
 export const MAX_PROMPTS = 100;
+
+// Characters as the gateway counts them: code points, not UTF-16 units.
+export function lengthOf(text) {
+  return [...text].length;
+}

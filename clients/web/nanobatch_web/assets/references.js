@@ -1,11 +1,13 @@
-// Reference pictures: dropped, pasted or chosen, sent at once, in an order that can be changed.
-import {Element, node, Refusal, toast, upload} from "./base.js";
+// Reference pictures: dropped, pasted or chosen, sent at once, in an order that can be changed by mouse and by keyboard.
+// Value: {ids, limit}.
+import {Element, get, node, Refusal, sentence, toast, upload} from "./base.js";
 
 const MAX_BYTES = 10 * 1024 * 1024;
 const KINDS = ["image/png", "image/jpeg", "image/webp"];
 
 class References extends Element {
-  #shown = new Map(); // id -> object URL or thumbnail
+  #shown = new Map(); // id -> address: of the file itself, or signed by the gateway; "" while it is asked for
+  #dragged = null;
   #pasted = (event) => {
     const files = [...(event.clipboardData?.files ?? [])].filter((file) => KINDS.includes(file.type));
     if (files.length && this.offsetParent !== null) this.#take(files);
@@ -19,7 +21,10 @@ class References extends Element {
     this.button = node("button", {type: "button", class: "nb-button", onclick: () => this.input.click()}, this.say("references.add"));
     this.zone = node("section", {class: "nb-drop", "aria-label": this.say("references.label")},
       node("strong", {}, this.say("references.label")), this.info, this.list, this.button, this.input);
-    this.zone.addEventListener("dragover", (event) => { event.preventDefault(); this.zone.classList.add("nb-over"); });
+    this.zone.addEventListener("dragover", (event) => {
+      event.preventDefault();
+      if (this.#dragged === null) this.zone.classList.add("nb-over");
+    });
     this.zone.addEventListener("dragleave", () => this.zone.classList.remove("nb-over"));
     this.zone.addEventListener("drop", (event) => {
       event.preventDefault();
@@ -32,7 +37,7 @@ class References extends Element {
 
   stop() {
     document.removeEventListener("paste", this.#pasted);
-    for (const url of this.#shown.values()) URL.revokeObjectURL(url);
+    for (const url of this.#shown.values()) if (url.startsWith("blob:")) URL.revokeObjectURL(url);
     this.#shown.clear();
   }
 
@@ -46,6 +51,7 @@ class References extends Element {
 
   changed() {
     this.info.textContent = this.limit ? this.say("references.info", {count: this.limit}) : this.say("references.none");
+    this.info.classList.toggle("nb-odd", this.ids.length > this.limit);
     this.button.hidden = this.ids.length >= this.limit;
     this.list.replaceChildren(...this.ids.map((id, index) => this.#picture(id, index)));
   }
@@ -53,19 +59,47 @@ class References extends Element {
   #picture(id, index) {
     const number = index + 1;
     const source = this.#shown.get(id);
-    const move = (step) => {
-      const ids = [...this.ids];
-      [ids[index], ids[index + step]] = [ids[index + step], ids[index]];
-      this.#set(ids);
-    };
+    if (source === undefined) this.#find(id);
     const button = (key, sign, disabled, act) =>
-      node("button", {type: "button", "aria-label": this.say(key, {number}), disabled, onclick: act}, sign);
-    return node("li", {},
-      source ? node("img", {src: source, alt: String(number)}) : node("span", {class: "nb-blank"}, String(number)),
+      node("button", {type: "button", class: "nb-icon", "aria-label": this.say(key, {number}), disabled, onclick: act}, sign);
+    const alt = this.say("references.picture", {number});
+    const item = node("li", {draggable: "true"},
+      source ? node("img", {src: source, alt, draggable: "false"}) : node("span", {class: "nb-blank"}, alt),
       node("span", {class: "nb-row"},
-        button("references.earlier", "←", index === 0, () => move(-1)),
-        button("references.later", "→", index === this.ids.length - 1, () => move(1)),
+        button("references.earlier", "←", index === 0, () => this.#move(id, index - 1)),
+        button("references.later", "→", index === this.ids.length - 1, () => this.#move(id, index + 1)),
         button("references.remove", "✕", false, () => this.#set(this.ids.filter((other) => other !== id)))));
+    item.addEventListener("dragstart", () => { this.#dragged = id; });
+    item.addEventListener("dragend", () => { this.#dragged = null; });
+    item.addEventListener("dragover", (event) => event.preventDefault());
+    item.addEventListener("drop", (event) => {
+      if (this.#dragged === null) return;
+      event.preventDefault();
+      event.stopPropagation();
+      this.#move(this.#dragged, index);
+      this.#dragged = null;
+    });
+    return item;
+  }
+
+  #move(id, place) {
+    const ids = this.ids.filter((other) => other !== id);
+    ids.splice(place, 0, id);
+    this.#set(ids);
+  }
+
+  // One that was uploaded before a reload, or chosen among results. One that is gone (unused ones go after a day) leaves.
+  async #find(id) {
+    this.#shown.set(id, "");
+    try {
+      const {url} = await get(`/uploads/${encodeURIComponent(id)}`);
+      this.#shown.set(id, url);
+      this.changed();
+    } catch (error) {
+      if (!(error instanceof Refusal) || error.status !== 404) return;
+      toast(this.say("references.gone"), "bad");
+      this.#set(this.ids.filter((other) => other !== id));
+    }
   }
 
   async #take(files) {
@@ -84,7 +118,7 @@ class References extends Element {
         this.#shown.set(image.id, URL.createObjectURL(file));
         this.#set([...this.ids, image.id]);
       } catch (error) {
-        toast(error instanceof Refusal && error.message ? error.message : this.say("error.gateway"), "bad");
+        toast(sentence(this, error), "bad");
         this.changed();
       }
     }

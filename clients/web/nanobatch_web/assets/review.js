@@ -1,49 +1,86 @@
 // Every prompt once more: numbered, editable, removable, with what is wrong beside it.
 import {Element, node} from "./base.js";
 
+const TYPED = 700; // milliseconds without a key until the price is asked for anew
+
+// Value: {form: {prompts, ...}, problems: {"3": ["..."]}, edit}. `edit` counts what was changed here; an answer to an older
+// one says nothing about what stands here now.
 class Review extends Element {
-  #drawn = null;
+  #rows = [];
+  #edit = 0;
+  #timer = null;
+
+  stop() {
+    clearTimeout(this.#timer);
+  }
 
   changed() {
     const prompts = this.value.form?.prompts ?? [];
+    const edit = this.value.edit ?? 0;
+    if (edit && edit < this.#edit) return;
+    // Nothing that is being typed in is ever redrawn: only a list that comes from elsewhere is.
+    if (!edit || this.#rows.length !== prompts.length) {
+      this.#edit = edit;
+      this.#draw(prompts);
+    }
     const problems = this.value.problems ?? {};
-    // A redraw would take the cursor away from who is typing: only when the prompts are not the ones shown.
-    if (JSON.stringify(prompts) !== this.#drawn) this.#draw(prompts);
-    [...this.querySelectorAll("li")].forEach((item, index) => {
+    this.#rows.forEach((row, index) => {
       const wrong = problems[index] ?? [];
-      const place = item.querySelector(".nb-wrong");
-      place.textContent = wrong.join(" ");
-      item.querySelector("textarea").setAttribute("aria-invalid", wrong.length ? "true" : "false");
+      row.wrong.textContent = wrong.join(" ");
+      row.box.setAttribute("aria-invalid", String(wrong.length > 0));
     });
   }
 
   #draw(prompts) {
-    this.#drawn = JSON.stringify(prompts);
-    const items = prompts.map((prompt, index) => {
-      const number = index + 1;
-      const box = node("textarea", {
-        "aria-label": this.say("review.prompt", {number}), rows: Math.min(6, prompt.split("\n").length + 1), dir: "auto",
-        "aria-describedby": `nb-wrong-${index}`,
-      });
-      box.value = prompt;
-      box.addEventListener("change", () => this.#set(prompts.with(index, box.value.trim()), true));
-      return node("li", {},
-        box,
-        node("button", {
-          type: "button", "aria-label": this.say("review.remove", {number}),
-          onclick: () => this.#set(prompts.filter((_, other) => other !== index), false),
-        }, "✕"),
-        node("p", {class: "nb-wrong", id: `nb-wrong-${index}`}));
-    });
-    this.replaceChildren(node("ol", {class: "nb-review"}, ...items));
+    clearTimeout(this.#timer);
+    this.#rows = prompts.map((prompt) => this.#row(prompt));
+    this.list = node("ol", {class: "nb-review"}, ...this.#rows.map((row) => row.item));
+    this.replaceChildren(this.list);
+    this.#number();
   }
 
-  #set(prompts, keep) {
-    const value = {...this.value, form: {...this.value.form, prompts}, problems: {}};
-    if (keep) this.#drawn = JSON.stringify(prompts);
-    this.tell("nb-change", value);
-    if (!keep) this.changed();
-    else this.#draw(prompts);
+  #row(prompt) {
+    const row = {
+      box: node("textarea", {rows: Math.min(6, prompt.split("\n").length + 1), dir: "auto"}),
+      remove: node("button", {type: "button", class: "nb-icon", onclick: () => this.#remove(row)}, "✕"),
+      wrong: node("p", {class: "nb-wrong", role: "alert"}),
+    };
+    row.box.value = prompt;
+    row.box.addEventListener("input", () => {
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.#changed(), TYPED);
+    });
+    row.box.addEventListener("change", () => this.#changed());
+    row.item = node("li", {}, row.box, row.remove, row.wrong);
+    return row;
+  }
+
+  #number() {
+    this.#rows.forEach((row, index) => {
+      const number = index + 1;
+      row.box.setAttribute("aria-label", this.say("review.prompt", {number}));
+      row.remove.setAttribute("aria-label", this.say("review.remove", {number}));
+      row.wrong.id = `nb-wrong-${number}`;
+      row.box.setAttribute("aria-describedby", row.wrong.id);
+    });
+  }
+
+  #remove(row) {
+    const index = this.#rows.indexOf(row);
+    this.#rows.splice(index, 1);
+    row.item.remove();
+    this.#number();
+    // Who removes by keyboard goes on where they are.
+    (this.#rows[index] ?? this.#rows[index - 1])?.remove.focus();
+    this.#changed();
+  }
+
+  #changed() {
+    clearTimeout(this.#timer);
+    const prompts = this.#rows.map((row) => row.box.value.trim());
+    if (JSON.stringify(prompts) === JSON.stringify(this.value.form?.prompts)) return;
+    this.#edit += 1;
+    this.tell("nb-change", {...this.value, form: {...this.value.form, prompts}, edit: this.#edit});
   }
 }
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -15,8 +13,10 @@ from nanobatch_client import Model, NanobatchError, split_prompts
 from nanobatch_web import texts
 from nanobatch_web.pages.context import Context, say
 from nanobatch_web.pages.elements import element
+from nanobatch_web.pages.files import prompts_of_file
 from nanobatch_web.pages.form import Form
-from nanobatch_web.pages.money import dollars, micros
+from nanobatch_web.pages.money import micros
+from nanobatch_web.pages.offer import PROMPT_BOX, offer
 
 DRAFT_KEY = "nanobatch.draft"
 _SAMPLES = {
@@ -27,7 +27,6 @@ _SAMPLES = {
     "Un phare sur une falaise pendant la tempête, peinture à l'huile\n\n"
     "Un coin lecture sous un escalier, lumière chaude d'une lampe",
 }
-_MAX_FILE = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +37,17 @@ class Configure:
     model: gr.Dropdown
     facts: gr.HTML
     key: gr.Textbox
+    check: gr.Button
     key_status: gr.HTML
     prompts: gr.Textbox
+    listed: gr.HTML
     references: gr.HTML
     ratio: gr.Radio
     size: gr.Radio
     variations: gr.Slider
     cap: gr.Number
+    errors: gr.HTML
+    """Value: ``{"places": at_fields(...)}``."""
     next: gr.Button
 
     @property
@@ -60,7 +63,10 @@ class Configure:
     @property
     def offered(self) -> list[Any]:
         """What depends on the model, in the order of :func:`offer`."""
-        return [self.facts, self.ratio, self.size, self.key, self.references]
+        return [
+            *(self.facts, self.ratio, self.size, self.key, self.check, self.key_status),
+            *(self.references, self.listed),
+        ]
 
 
 def form_of(
@@ -98,7 +104,7 @@ def build(context: Context) -> Configure:
                 max_lines=24,
                 elem_id="nb-prompts",
             )
-            element("nb-prompt-list", {"source": "#nb-prompts textarea"})
+            listed = element("nb-prompt-list", {"source": PROMPT_BOX})
             with gr.Row():
                 samples = gr.Button(label("prompts.sample"), size="sm")
                 file = gr.UploadButton(label("prompts.file"), file_types=[".txt", ".csv"], size="sm")
@@ -106,16 +112,42 @@ def build(context: Context) -> Configure:
         with gr.Column(scale=2):
             model = gr.Dropdown(label=label("model.label"), choices=[], elem_id="nb-model")
             facts = gr.HTML(elem_id="nb-facts")
-            key = gr.Textbox(label=label("key.label"), info=label("key.info"), type="password", elem_id="nb-key")
-            check = gr.Button(label("key.check"), size="sm", elem_id="nb-check")
+            key = gr.Textbox(
+                label=label("key.label"),
+                info=label("key.info"),
+                type="password",
+                elem_id="nb-key",
+                visible=False,
+                # Browsers offer to keep what looks like a login, except where a new password is being made up.
+                html_attributes=gr.InputHTMLAttributes(
+                    autocomplete="new-password", autocorrect="off", autocapitalize="off", spellcheck=False
+                ),
+            )
+            check = gr.Button(label("key.check"), size="sm", elem_id="nb-check", visible=False)
             key_status = gr.HTML(elem_id="nb-key-status")
             ratio = gr.Radio(label=label("ratio.label"), choices=[], elem_id="nb-ratio")
             size = gr.Radio(label=label("size.label"), choices=[], elem_id="nb-size")
-            variations = gr.Slider(1, 4, value=1, step=1, label=label("variations.label"))
-            cap = gr.Number(label=label("cap.label"), info=label("cap.info"), value=None, minimum=0, step=0.01)
+            variations = gr.Slider(1, 4, value=1, step=1, label=label("variations.label"), elem_id="nb-variations")
+            cap = gr.Number(label=label("cap.label"), info=label("cap.info"), value=None, step=0.01, elem_id="nb-cap")
+    gr.HTML(elem_id="nb-problems")
+    errors = element("nb-field-errors", {"places": {}})
     following = gr.Button(label("configure.next"), variant="primary", elem_id="nb-next")
     step = Configure(
-        models, model, facts, key, key_status, prompts, references, ratio, size, variations, cap, following
+        models=models,
+        model=model,
+        facts=facts,
+        key=key,
+        check=check,
+        key_status=key_status,
+        prompts=prompts,
+        listed=listed,
+        references=references,
+        ratio=ratio,
+        size=size,
+        variations=variations,
+        cap=cap,
+        errors=errors,
+        next=following,
     )
 
     def show_model(
@@ -140,12 +172,11 @@ def build(context: Context) -> Configure:
             return status(f"{say(request, 'key.no_model')} {found.message}", good=False)
         return status(say(request, "key.good"), good=True)
 
-    def load_file(name: str, request: gr.Request) -> Any:
+    def load_file(name: str, request: gr.Request) -> tuple[Any, dict[str, Any]]:
         try:
-            return prompts_of_file(Path(name))
+            return prompts_of_file(Path(name)), {"places": {}}
         except ValueError:
-            gr.Warning(escape(say(request, "prompts.file_bad")))
-            return gr.skip()
+            return gr.skip(), {"places": {"#nb-prompts": [say(request, "prompts.file_bad")]}}
 
     model.change(
         show_model,
@@ -157,82 +188,12 @@ def build(context: Context) -> Configure:
     check.click(check_key, [model, key], key_status, api_visibility="private")
     key.input(lambda: "", None, key_status, show_progress="hidden", api_visibility="private")
     samples.click(_samples, None, prompts, show_progress="hidden", api_visibility="private")
-    file.upload(load_file, file, prompts, api_visibility="private")
+    file.upload(load_file, file, [prompts, errors], api_visibility="private")
     return step
-
-
-def offer(
-    model_id: str | None,
-    known: list[Model],
-    ratio: str | None,
-    size: str | None,
-    held: dict[str, Any] | None,
-    request: gr.Request,
-) -> tuple[Any, ...]:
-    """Return what a model offers, and of what was chosen before what it still offers."""
-    picked = next((one for one in known if one.id == model_id), None)
-    if picked is None:
-        return (gr.skip(),) * 5
-    ratios = [(say(request, "ratio.default"), ""), *((name, name) for name in picked.aspect_ratios)]
-    sizes = [(_size_name(picked, name), name) for name in picked.image_sizes]
-    return (
-        _facts(picked, request),
-        gr.Radio(choices=ratios, value=ratio if ratio in picked.aspect_ratios else ""),
-        gr.Radio(
-            choices=sizes,
-            value=size if size in picked.image_sizes else next(iter(picked.image_sizes), None),
-            visible=len(sizes) > 1,
-        ),
-        gr.Textbox(visible=picked.needs_key),
-        {**(held or {}), "limit": picked.max_reference_images},
-    )
 
 
 def _samples(request: gr.Request) -> str:
     return _SAMPLES[texts.language_of(dict(request.headers))]
-
-
-def prompts_of_file(path: Path) -> str:
-    """Return a file's prompts as the box takes them; of a CSV the column ``prompt``, or the first. Raises ValueError."""
-    if path.stat().st_size > _MAX_FILE:
-        raise ValueError
-    text = path.read_bytes().decode("utf-8-sig")
-    if path.suffix.lower() != ".csv":
-        return text
-    rows = [row for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)]
-    if not rows:
-        return ""
-    names = [cell.strip().lower() for cell in rows[0]]
-    column = names.index("prompt") if "prompt" in names else 0
-    body = rows[1:] if "prompt" in names else rows
-    return "\n\n".join(row[column].strip() for row in body if len(row) > column)
-
-
-def _facts(model: Model, request: gr.Request) -> str:
-    lines = []
-    if model.prices:
-        prices = ", ".join(
-            f"{price.image_size} {dollars(price.micros)}".strip() if price.micros else say(request, "model.free")
-            for price in model.prices
-        )
-        lines.append(say(request, "model.price", price=prices))
-    lines.append(
-        say(request, "model.references", count=model.max_reference_images)
-        if model.max_reference_images
-        else say(request, "references.none")
-    )
-    lines += model.warnings
-    body = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    where = ""
-    if model.key_url:
-        link = escape(model.key_url, quote=True)
-        where = f'<a href="{link}" target="_blank" rel="noopener noreferrer">{escape(say(request, "key.where"))}</a>'
-    return f'<ul class="nb-facts">{body}</ul>{where}'
-
-
-def _size_name(model: Model, name: str) -> str:
-    price = next((one.micros for one in model.prices if one.image_size == name), None)
-    return f"{name} · {dollars(price)}" if price else name
 
 
 def status(sentence: str, *, good: bool) -> str:

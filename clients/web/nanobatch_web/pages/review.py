@@ -11,6 +11,7 @@ import gradio as gr
 import orjson
 
 from nanobatch_client import Client
+from nanobatch_web.pages import problems
 from nanobatch_web.pages.context import Context, say
 from nanobatch_web.pages.elements import element
 from nanobatch_web.pages.form import Form, Reviewed
@@ -22,7 +23,7 @@ class Review:
     """The step's components."""
 
     prompts: gr.HTML
-    """Value: ``{"form": Form.stored(), "problems": {"3": ["..."]}}``; edits come back in ``form``."""
+    """Value: ``{"form": Form.stored(), "problems": {"3": ["..."]}, "edit": 1}``; edits come back in ``form``, counted."""
     summary: gr.HTML
     nonce: gr.State
     back: gr.Button
@@ -42,8 +43,9 @@ def build(context: Context) -> Review:
 def shown(form: Form, reviewed: Reviewed, request: gr.Request) -> tuple[str, dict[str, Any], gr.Button]:
     """Return the summary, the problems by prompt number (from 0) and the start button of a reviewed form."""
     if reviewed.estimate is None:
-        by_prompt, others = _sorted_problems(reviewed)
-        return _problems(by_prompt, others, request), by_prompt, gr.Button(interactive=False)
+        by_prompt = problems.by_prompt(reviewed.problems)
+        shown = _problems(by_prompt, problems.elsewhere(reviewed.problems), request)
+        return shown, by_prompt, gr.Button(interactive=False)
     estimate = reviewed.estimate
     total = dollars(estimate.total_micros)
     facts = [
@@ -74,18 +76,6 @@ async def start(client: Client, form: Form, key: str, nonce: str) -> str:
         **form.options(),
     )
     return execution.id
-
-
-def _sorted_problems(reviewed: Reviewed) -> tuple[dict[str, list[str]], list[str]]:
-    by_prompt: dict[str, list[str]] = {}
-    others: list[str] = []
-    for problem in reviewed.problems:
-        if problem.field.startswith("prompts["):
-            number = problem.field.removeprefix("prompts[").partition("]")[0]
-            by_prompt.setdefault(number, []).append(problem.description)
-        else:
-            others.append(problem.description)
-    return by_prompt, others
 
 
 def _problems(by_prompt: dict[str, list[str]], others: list[str], request: gr.Request) -> str:

@@ -7,13 +7,14 @@ from typing import Any
 
 import gradio as gr
 
-from nanobatch_client import InvalidRequestError, NanobatchError
-from nanobatch_web.pages import configure, review
+from nanobatch_client import Client, InvalidRequestError, NanobatchError, NotFoundError
+from nanobatch_web.pages import configure, problems, review
 from nanobatch_web.pages.configure import DRAFT_KEY, form_of
 from nanobatch_web.pages.context import Context, warn
 from nanobatch_web.pages.elements import element
 from nanobatch_web.pages.form import Form, Reviewed
 from nanobatch_web.pages.form import review as ask
+from nanobatch_web.pages.offer import offer
 
 CONFIGURE, REVIEW, PROCESSING, RESULTS = 1, 2, 3, 4
 # Where the run is: the address of this very page, so that a reload, a bookmark and another device find it.
@@ -36,6 +37,7 @@ class Wizard:
         # No secret in it: the provider's key is not kept.
         self._draft = gr.BrowserState({}, storage_key=DRAFT_KEY, secret="nanobatch")  # noqa: S106
         self._execution = gr.Textbox(visible=False, elem_id="nb-execution")
+        self._reconnect = element("nb-reconnect", {"waiting": False})
         with gr.Walkthrough(selected=CONFIGURE, elem_id="nb-steps") as steps:
             with gr.Step(label("step.configure"), id=CONFIGURE):
                 self._first = configure.build(context)
@@ -52,7 +54,8 @@ class Wizard:
     def _wire(self, page: gr.Blocks) -> None:
         first, second, steps = self._first, self._second, self._steps
         filled = [first.model, first.prompts, first.variations, first.cap, *first.offered]
-        page.load(self._load, self._draft, [steps, self._execution, self._board, first.models, *filled], **_QUIET)
+        loaded = [steps, self._execution, self._board, self._outcome, self._reconnect, first.models, *filled]
+        gr.on([page.load, self._reconnect.submit], self._load, self._draft, loaded, **_QUIET)
         gr.on(
             first.triggers,
             _drafted,
@@ -61,14 +64,20 @@ class Wizard:
             trigger_mode="always_last",
             **_QUIET,
         )
-        reviewed = [steps, second.prompts, second.summary, second.start, second.nonce]
+        reviewed = [steps, second.prompts, second.summary, second.start, second.nonce, first.errors]
         first.next.click(self._to_review, first.fields, reviewed, **_LISTED)
-        second.prompts.change(self._edited, second.prompts, [second.prompts, second.summary, second.start], **_QUIET)
+        second.prompts.change(
+            self._edited,
+            second.prompts,
+            [second.prompts, second.summary, second.start],
+            trigger_mode="always_last",
+            **_QUIET,
+        )
         second.back.click(lambda: gr.Walkthrough(selected=CONFIGURE), None, steps, **_QUIET)
         second.start.click(
             self._begin,
             [second.prompts, first.key, second.nonce],
-            [steps, self._execution, self._board, second.prompts, second.summary, first.key, first.key_status],
+            [steps, self._execution, self._board, second.prompts, second.summary, first.key, first.errors],
             **_LISTED,
         )
         self._execution.change(None, self._execution, None, js=_SHOW_IN_ADDRESS)
@@ -86,23 +95,28 @@ class Wizard:
         stored = stored or {}
         wanted = request.query_params.get("execution", "")
         try:
-            models = await (await self._context.viewer(request)).client.list_models()
-        except NanobatchError as error:
-            warn(request, error)
-            models = []
+            client = (await self._context.viewer(request)).client
+            models = await client.list_models()
+            step = await _step_of(client, wanted)
+        except NanobatchError:
+            # What was filled in before stays as it is; nb-reconnect says so, and calls again when somebody answers.
+            nothing = (gr.skip(),) * (4 + 1 + len(self._first.offered))
+            step = PROCESSING if wanted else CONFIGURE
+            return (*_at(step, wanted), {"waiting": True}, *nothing)
         ids = [model.id for model in models]
-        picked = stored.get("model") if stored.get("model") in ids else next(iter(ids), None)
+        # Who comes for the first time can try everything without a key, and without paying.
+        first = next((model.id for model in models if not model.needs_key), next(iter(ids), None))
+        picked = stored.get("model") if stored.get("model") in ids else first
         held = {"ids": list(stored.get("references") or [])}
         return (
-            gr.Walkthrough(selected=PROCESSING if wanted else CONFIGURE),
-            wanted,
-            {"execution": wanted},
+            *_at(step, wanted),
+            {"waiting": False},
             models,
             gr.Dropdown(choices=[(model.display_name or model.id, model.id) for model in models], value=picked),
             stored.get("text") or gr.skip(),  # who types before this arrives keeps the words
             stored.get("variations") or 1,
             stored.get("cap"),
-            *configure.offer(picked, models, stored.get("ratio"), stored.get("size"), held, request),
+            *offer(picked, models, stored.get("ratio"), stored.get("size"), held, request),
         )
 
     async def _to_review(
@@ -121,38 +135,60 @@ class Wizard:
             reviewed = await ask((await self._context.viewer(request)).client, form)
         except NanobatchError as error:
             warn(request, error)
-            return (gr.skip(),) * 5
-        summary, problems, button = review.shown(form, reviewed, request)
-        value = {"form": form.stored(), "problems": problems}
-        return gr.Walkthrough(selected=REVIEW), value, summary, button, str(uuid.uuid4())
+            return (gr.skip(),) * 6
+        if problems.elsewhere(reviewed.problems):
+            places = problems.at_fields(reviewed.problems, request)
+            return *((gr.skip(),) * 5), {"places": places}
+        summary, wrong, button = review.shown(form, reviewed, request)
+        value = {"form": form.stored(), "problems": wrong}
+        return gr.Walkthrough(selected=REVIEW), value, summary, button, str(uuid.uuid4()), {"places": {}}
 
     async def _edited(self, value: dict[str, Any], request: gr.Request) -> tuple[Any, ...]:
-        form = Form.of((value or {}).get("form") or {})
+        value = value or {}
+        form = Form.of(value.get("form") or {})
         try:
             reviewed = await ask((await self._context.viewer(request)).client, form)
         except NanobatchError as error:
             warn(request, error)
             return (gr.skip(),) * 3
-        summary, problems, button = review.shown(form, reviewed, request)
-        return {"form": form.stored(), "problems": problems}, summary, button
+        summary, wrong, button = review.shown(form, reviewed, request)
+        return {**value, "form": form.stored(), "problems": wrong}, summary, button
 
     async def _begin(self, value: dict[str, Any], key: str, nonce: str, request: gr.Request) -> tuple[Any, ...]:
-        form = Form.of((value or {}).get("form") or {})
+        value = value or {}
+        form = Form.of(value.get("form") or {})
         same = gr.skip()
         try:
             started = await review.start((await self._context.viewer(request)).client, form, key or "", nonce)
         except InvalidRequestError as error:
-            wrong_key = [bad.description for bad in error.violations if bad.field == "api_key"]
-            if wrong_key and len(wrong_key) == len(error.violations):
-                status = configure.status(" ".join(wrong_key), good=False)
-                return gr.Walkthrough(selected=CONFIGURE), same, same, same, same, same, status
-            summary, problems, _ = review.shown(form, Reviewed(problems=error.violations), request)
-            return same, same, same, {"form": form.stored(), "problems": problems}, summary, same, same
+            if problems.elsewhere(error.violations):
+                places = problems.at_fields(error.violations, request)
+                return gr.Walkthrough(selected=CONFIGURE), same, same, same, same, same, {"places": places}
+            summary, wrong, _ = review.shown(form, Reviewed(problems=error.violations), request)
+            return same, same, same, {**value, "problems": wrong}, summary, same, same
         except NanobatchError as error:
             warn(request, error)
             return (same,) * 7
         # The key goes with the run: it does not stay in the page.
-        return gr.Walkthrough(selected=PROCESSING), started, {"execution": started}, same, same, "", ""
+        return gr.Walkthrough(selected=PROCESSING), started, {"execution": started}, same, same, "", same
+
+
+async def _step_of(client: Client, wanted: str) -> int:
+    """Return where a visitor of a run belongs. Raises NanobatchError where nobody can say."""
+    if not wanted:
+        return CONFIGURE
+    try:
+        execution = await client.get_execution(wanted)
+    except (NotFoundError, InvalidRequestError):
+        return PROCESSING  # which says that there is no such run
+    return RESULTS if execution.state.is_final else PROCESSING
+
+
+def _at(step: int, execution: str) -> tuple[Any, ...]:
+    """Return the steps, the run's id, the board and the outcome as they are at a step."""
+    ended = step == RESULTS
+    board = {"execution": execution, "ended": ended}
+    return gr.Walkthrough(selected=step), execution, board, {"execution": execution if ended else ""}
 
 
 def _drafted(

@@ -26,4 +26,9 @@ def router(viewers: Viewers) -> APIRouter:
         image = await viewer.client.upload_image(bytes(body))
         return answer({"id": image.id, "width": image.width, "height": image.height, "mime": image.mime_type})
 
+    @routes.get("/uploads/{image_id}")
+    async def find(request: Request, image_id: str) -> Response:
+        image = await (await viewers.of(request.headers)).client.get_image(image_id)
+        return answer({"id": image.id, "url": image.url})
+
     return routes

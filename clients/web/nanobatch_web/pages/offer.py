@@ -1,0 +1,83 @@
+"""What a model offers, and what the first step shows of it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from nanobatch_client import Model
+from nanobatch_web.pages.context import say
+from nanobatch_web.pages.money import dollars, duration
+
+PROMPT_BOX = "#nb-prompts textarea"
+_MAX_PROMPT_CHARACTERS = 10_000
+"""The gateway's limit where a model has none of its own."""
+
+
+def offer(
+    model_id: str | None,
+    known: list[Model],
+    ratio: str | None,
+    size: str | None,
+    held: dict[str, Any] | None,
+    request: gr.Request,
+) -> tuple[Any, ...]:
+    """Return what a model offers, and of what was chosen before what it still offers: see ``Configure.offered``."""
+    picked = next((one for one in known if one.id == model_id), None)
+    if picked is None:
+        return (gr.skip(),) * 8
+    ratios = [(say(request, "ratio.default"), ""), *((name, name) for name in picked.aspect_ratios)]
+    sizes = [(_size_name(picked, name), name) for name in picked.image_sizes]
+    return (
+        facts(picked, request),
+        gr.Radio(choices=ratios, value=ratio if ratio in picked.aspect_ratios else ""),
+        gr.Radio(
+            choices=sizes,
+            value=size if size in picked.image_sizes else next(iter(picked.image_sizes), None),
+            visible=len(sizes) > 1,
+        ),
+        gr.Textbox(visible=picked.needs_key),
+        gr.Button(visible=picked.needs_key),
+        "",
+        {**(held or {}), "limit": picked.max_reference_images},
+        {"source": PROMPT_BOX, "limit": picked.max_prompt_characters or _MAX_PROMPT_CHARACTERS},
+    )
+
+
+def facts(model: Model, request: gr.Request) -> str:
+    """Return price, limits and lifecycle of a model as a list."""
+    lines = []
+    if model.prices:
+        prices = ", ".join(
+            f"{price.image_size} {dollars(price.micros)}".strip() if price.micros else say(request, "model.free")
+            for price in model.prices
+        )
+        lines.append(say(request, "model.price", price=prices))
+    lines.append(
+        say(request, "model.references", count=model.max_reference_images)
+        if model.max_reference_images
+        else say(request, "references.none")
+    )
+    limit = model.max_prompt_characters or _MAX_PROMPT_CHARACTERS
+    lines.append(say(request, "model.characters", count=f"{limit:,}".replace(",", "\N{NO-BREAK SPACE}")))
+    if model.default_timeout:
+        lines.append(say(request, "model.timeout", duration=duration(timedelta(seconds=model.default_timeout.seconds))))
+    items = [f"<li>{escape(line)}</li>" for line in lines]
+    if model.retirement_date:
+        successor = model.successor or "-"
+        lifecycle = say(request, "model.retires", date=model.retirement_date, successor=successor)
+        items.append(f'<li class="nb-odd">{escape(lifecycle)}</li>')
+    items += [f'<li class="nb-odd">{escape(line)}</li>' for line in model.warnings]
+    where = ""
+    if model.needs_key and model.key_url.startswith("https://"):
+        link = escape(model.key_url, quote=True)
+        where = f'<a href="{link}" target="_blank" rel="noopener noreferrer">{escape(say(request, "key.where"))}</a>'
+    return f'<ul class="nb-facts">{"".join(items)}</ul>{where}'
+
+
+def _size_name(model: Model, name: str) -> str:
+    price = next((one.micros for one in model.prices if one.image_size == name), None)
+    return f"{name} · {dollars(price)}" if price else name
