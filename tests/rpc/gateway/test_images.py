@@ -9,6 +9,7 @@ from io import BytesIO
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from PIL import Image
 
@@ -72,7 +73,11 @@ async def test_a_picture_is_checked_stored_and_comes_back_whole(world) -> None:
     assert max(world.storage.chunk_sizes) == 256 * 1024
     assert not leftovers(world)
     described = await world.images.GetImage(pb.GetImageRequest(image_id=image.id))
+    address = described.image.image_url
+    described.image.ClearField("image_url")
     assert described.image == image
+    async with httpx.AsyncClient() as browser:
+        assert (await browser.get(address)).content == data
     pieces = [piece async for piece in world.images.DownloadImage(pb.DownloadImageRequest(image_id=image.id))]
     assert pieces[0].image == image
     assert b"".join(piece.chunk for piece in pieces[1:]) == data
