@@ -4,10 +4,10 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 PACKAGES := nanobatch_runtime nanobatch_catalog nanobatch_storage nanobatch_generator nanobatch_gateway nanobatch_embedded nanobatch_client nanobatch_web
 
-.PHONY: help setup run test lint format protos published soak bench clean lock
+.PHONY: help setup run test lint format protos published soak bench deploy-check images-check clean lock
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.ready ## Make .venv with everything in it
 
@@ -48,6 +48,12 @@ soak: .venv/.ready ## Faults on the real product, and a checker; SCENARIO=1,2 SE
 
 bench: .venv/.ready ## Measure, as ratios against a bare script in the same run
 	$(PY) -m tests.bench $(ARGS)
+
+deploy-check: .venv/.ready ## Render every overlay, hold it against the schema and the code
+	@scripts/deploy-check.sh
+
+images-check: ## Build every image in a chroot and start it once; needs root on Debian or Ubuntu
+	@scripts/images-check.sh
 
 lock: .venv/.ready ## Pin the newest dependencies with their hashes
 	scripts/lock.sh

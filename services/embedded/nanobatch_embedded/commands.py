@@ -71,7 +71,8 @@ def migrate() -> None:
     from nanobatch_storage.settings import StorageSettings
 
     settings = _load(StorageSettings)
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if settings.database_url.startswith("sqlite"):  # beside PostgreSQL there is nothing to put anywhere
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         asyncio.run(upgrade(settings.database_url))
     except NanobatchError as error:

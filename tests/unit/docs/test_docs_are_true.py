@@ -284,7 +284,7 @@ def test_every_link_leads_somewhere(page):
 
 
 def test_paths_named_in_code_spans_exist():
-    ours = r"`((?:protos|services|clients|tests|scripts|docs|examples|requirements)/[\w./-]+)`"
+    ours = r"`((?:protos|services|clients|tests|scripts|docs|examples|requirements|deploy)/[\w./-]+)`"
     for page in PAGES:
         for path in re.findall(ours, page.read_text()):
             assert (ROOT / path).exists(), f"{page.name}: {path}"
@@ -326,15 +326,15 @@ def test_every_command_that_exists_is_named():
 
 
 def targets() -> set[str]:
-    return set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_make_target_that_is_named_exists(page):
-    named = set(re.findall(r"`make ([a-z]+)[^`]*`", page.read_text()))
-    named |= set(re.findall(r"^    make ([a-z]+)", page.read_text(), re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z-]+)[^`]*`", page.read_text()))
+    named |= set(re.findall(r"^    make ([a-z-]+)", page.read_text(), re.MULTILINE))
     assert named <= targets()
 
 
 def test_every_make_target_is_told_to_contributors():
-    assert targets() <= set(re.findall(r"`make ([a-z]+)[^`]*`", section("contributing.md", "Make")))
+    assert targets() <= set(re.findall(r"`make ([a-z-]+)[^`]*`", section("contributing.md", "Make")))

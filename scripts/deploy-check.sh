@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Renders every overlay, holds it strictly against the schema of Kubernetes, then against the code (tests/deploy).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+version=1.32 # the oldest that the manifests are for, see docs/kubernetes.md
+
+if command -v kubectl >/dev/null; then
+  render=(kubectl kustomize)
+elif command -v kustomize >/dev/null; then
+  render=(kustomize build)
+else
+  echo "make deploy-check needs kubectl or kustomize to render the overlays, and found neither." >&2
+  exit 1
+fi
+
+# The schemas weigh 100 MB: they come when they are needed first, not with every setup.
+if ! cmp -s requirements/deploy.txt .venv/.deploy; then
+  .venv/bin/uv pip install --quiet --system-certs --python .venv/bin/python --require-hashes -r requirements/deploy.txt
+  cp requirements/deploy.txt .venv/.deploy
+fi
+
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+for overlay in deploy/k8s/overlays/*/; do
+  name=$(basename "$overlay")
+  "${render[@]}" "$overlay" >"$folder/$name.yaml"
+  .venv/bin/kubernetes-validate --kubernetes-version "$version" --strict --quiet "$folder/$name.yaml"
+  echo "$name: $(grep -c '^kind: ' "$folder/$name.yaml") objects, valid for Kubernetes $version"
+done
+.venv/bin/python -m pytest -q tests/deploy "$@"
