@@ -29,6 +29,8 @@ from nanobatch_web.viewers import Viewers
 _EVENTS = 400
 """Events at once in one process; Gradio's own limit of 40 would let a few slow providers stop the page."""
 
+_STYLES = ("page.css", "gallery.css")
+
 
 def make_app(settings: WebSettings, port: int) -> ASGIApp:
     """Return the page for a port that it will listen on."""
@@ -56,7 +58,7 @@ def make_app(settings: WebSettings, port: int) -> ASGIApp:
         blocks,
         path=MOUNT,
         i18n=translate,
-        css_paths=[str(Path(str(resources.files("nanobatch_web") / "assets" / "page.css")))],
+        css_paths=[str(Path(str(resources.files("nanobatch_web") / "assets" / name))) for name in _STYLES],
         head=f'<script type="module" src="{OWN}/assets/page.js"></script>',
         run_history=False,
         show_error=False,

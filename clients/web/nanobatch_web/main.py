@@ -18,6 +18,9 @@ from nanobatch_runtime.settings import SettingsError, load
 from nanobatch_web.app import make_app
 from nanobatch_web.settings import MOUNT, WebSettings
 
+_MAX_HEADER_BYTES = 32 * 1024
+"""Room for an address that names 400 chosen pictures."""
+
 _log = structlog.get_logger("nanobatch.web")
 
 
@@ -64,7 +67,14 @@ def _listen(address: str) -> socket.socket:
 async def _serve(settings: WebSettings, listening: socket.socket) -> int:
     port = int(listening.getsockname()[1])
     app = make_app(settings, port)
-    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=3)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=3,
+        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+    )
     server = _Server(config)
     signalled = asyncio.create_task(wait_for_signal(), name="signal")
     serving = asyncio.create_task(server.serve(sockets=[listening]), name="web")

@@ -4,6 +4,7 @@ import "./references.js";
 import "./review.js";
 import "./run.js";
 import "./outcome.js";
+import "./gallery.js";
 import "./account.js";
 import "./field-errors.js";
 import "./reconnect.js";

@@ -59,6 +59,7 @@ def result(value: Result) -> dict[str, Any]:
         "cost": value.cost_micros,
         "uncertain": value.uncertain_cost_micros,
         "attempts": value.attempts,
+        "revision": value.revision,
         "waiting": waiting(value.waiting),
     }
     if value.error is not None:

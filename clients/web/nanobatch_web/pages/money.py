@@ -21,6 +21,11 @@ def micros(amount: float | None) -> int | None:
     return None if amount is None else int((Decimal(str(amount)) * _MICROS).to_integral_value())
 
 
+def amount(micros: int) -> float:
+    """Return micros as an amount of dollars, for a field that takes numbers."""
+    return micros / _MICROS
+
+
 def duration(value: timedelta) -> str:
     """Return ``40 s``, ``3 min`` or ``1 h 20 min``."""
     seconds = round(value.total_seconds())

@@ -9,6 +9,7 @@ import gradio as gr
 
 from nanobatch_client import Client, InvalidRequestError, NanobatchError, NotFoundError
 from nanobatch_web.pages import configure, problems, review
+from nanobatch_web.pages.arrival import FORGET_ARRIVAL, arrive
 from nanobatch_web.pages.configure import DRAFT_KEY, form_of
 from nanobatch_web.pages.context import Context, warn
 from nanobatch_web.pages.elements import element
@@ -55,7 +56,8 @@ class Wizard:
         first, second, steps = self._first, self._second, self._steps
         filled = [first.model, first.prompts, first.variations, first.cap, *first.offered]
         loaded = [steps, self._execution, self._board, self._outcome, self._reconnect, first.models, *filled]
-        gr.on([page.load, self._reconnect.submit], self._load, self._draft, loaded, **_QUIET)
+        begun = gr.on([page.load, self._reconnect.submit], self._load, self._draft, loaded, **_QUIET)
+        begun.then(None, self._reconnect, None, js=FORGET_ARRIVAL)
         gr.on(
             first.triggers,
             _drafted,
@@ -98,6 +100,7 @@ class Wizard:
             client = (await self._context.viewer(request)).client
             models = await client.list_models()
             step = await _step_of(client, wanted)
+            stored = await self._arrived(client, stored, request)
         except NanobatchError:
             # What was filled in before stays as it is; nb-reconnect says so, and calls again when somebody answers.
             nothing = (gr.skip(),) * (4 + 1 + len(self._first.offered))
@@ -118,6 +121,13 @@ class Wizard:
             stored.get("cap"),
             *offer(picked, models, stored.get("ratio"), stored.get("size"), held, request),
         )
+
+    async def _arrived(self, client: Client, stored: dict[str, Any], request: gr.Request) -> dict[str, Any]:
+        try:
+            return await arrive(client, stored, request.query_params)
+        except (NotFoundError, InvalidRequestError) as error:  # an old address: the draft as it was is better than nothing
+            warn(request, error)
+            return stored
 
     async def _to_review(
         self,

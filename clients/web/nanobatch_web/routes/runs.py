@@ -7,12 +7,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from nanobatch_web.again import again_like
 from nanobatch_web.live import views
 from nanobatch_web.routes.answers import answer
 from nanobatch_web.viewers import Viewers
 
 _MAX_RESULTS = 400
 _MAX_TEXT = 50_000
+_MAX_AGAIN = 100
 
 
 class Resume(BaseModel):
@@ -32,6 +34,16 @@ class Retry(BaseModel):
     result_ids: Annotated[list[str], Field(max_length=_MAX_RESULTS)] = []
     edits: dict[str, Annotated[str, Field(max_length=_MAX_TEXT)]] = {}
     api_key: Annotated[str, Field(max_length=1000)] = ""
+
+
+class Again(BaseModel):
+    """A body of ``again``: which pictures are wanted once more; ``request_id`` (a UUID) makes a repeat safe."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    result_ids: Annotated[list[str], Field(min_length=1, max_length=_MAX_AGAIN)]
+    api_key: Annotated[str, Field(max_length=1000)] = ""
+    request_id: Annotated[str, Field(max_length=36)] = ""
 
 
 def router(viewers: Viewers) -> APIRouter:
@@ -65,6 +77,14 @@ def router(viewers: Viewers) -> APIRouter:
             execution_id, result_ids=body.result_ids, edits=body.edits, api_key=body.api_key or None
         )
         return answer({**views.execution(retried.execution), "retried": retried.retried})
+
+    @routes.post("/again")
+    async def again(request: Request, execution_id: str, body: Again) -> Response:
+        viewer = await viewers.of(request.headers)
+        child = await again_like(
+            viewer.client, execution_id, body.result_ids, api_key=body.api_key or None, request_id=body.request_id or None
+        )
+        return answer(views.execution(child))
 
     @routes.post("/delete")
     async def delete(request: Request, execution_id: str) -> Response:

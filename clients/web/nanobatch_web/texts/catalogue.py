@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from nanobatch_web.texts.gallery import GALLERY
+
 TEXTS: dict[str, tuple[str, str]] = {
     "app.title": ("nanobatch", "nanobatch"),
     "app.new": ("New batch", "Nouveau lot"),
@@ -180,6 +182,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "charged.NO": ("It was not charged.", "Cela n'a pas été facturé."),
     "charged.YES": ("It was charged.", "Cela a été facturé."),
     "charged.MAYBE": ("It may have been charged.", "Cela a peut-être été facturé."),
+    **GALLERY,
     # Anything
     "error.gateway": (
         "The server cannot be reached. Nothing was lost; try again in a moment.",

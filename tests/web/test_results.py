@@ -1,0 +1,130 @@
+"""The results page in a browser."""
+
+import re
+from hashlib import sha256
+
+import pytest
+from PIL import Image
+from playwright.async_api import Page, expect
+
+from nanobatch_client import Client, Execution
+
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"> =HYPERLINK(1) \u202eabc 🦊"
+PROMPTS = ["a red fox", HOSTILE, "a blue fish [fail:blocked]", "an old lighthouse [fail:400]"]
+
+
+async def finished(client: Client, prompts: list[str], **options: object) -> Execution:
+    execution = await client.create_execution(prompts, model="sandbox", **options)  # type: ignore[arg-type]
+    async for _ in client.watch(execution.id):
+        pass
+    return await client.get_execution(execution.id)
+
+
+@pytest.fixture
+async def run(site) -> Execution:
+    async with Client(site.product.target) as client:
+        return await finished(client, PROMPTS)
+
+
+def shown(page: Page):
+    return page.locator("nb-gallery .nb-card")
+
+
+async def open_results(page: Page, site, execution_id: str) -> None:
+    await page.goto(f"{site.url}results?execution={execution_id}")
+    await expect(shown(page).first).to_be_visible()
+
+
+async def test_pictures_are_sifted_sorted_and_looked_at_by_keyboard(page: Page, site, run: Execution) -> None:
+    await open_results(page, site, run.id)
+    await expect(shown(page)).to_have_count(4)
+    await expect(page).not_to_have_title("owned")
+    await expect(shown(page).nth(1).locator(".nb-text")).to_have_text(HOSTILE)
+
+    await page.get_by_role("button", name="Failed (2)").click()
+    await expect(shown(page)).to_have_count(2)
+    await expect(shown(page).first).to_contain_text("made a picture and withheld it")
+    await expect(shown(page).first).to_contain_text("may have been charged")
+    await page.get_by_role("searchbox").fill("LIGHTHOUSE")
+    await expect(shown(page)).to_have_count(1)
+    await page.get_by_role("searchbox").fill("")
+    success = page.get_by_role("button", name="Success (2)")
+    await success.click()
+    await expect(success).to_have_attribute("aria-pressed", "true")
+    await page.get_by_label("Sort by").select_option("newest")
+    async with Client(site.product.target) as client:
+        results = [result async for result in client.list_results(run.id)]
+    newest = sorted((one for one in results if one.image_id), key=lambda one: -one.revision)
+    await expect(shown(page).first).to_have_attribute("data-id", newest[0].id)
+
+    await page.get_by_label("Sort by").select_option("prompt")
+    opener = page.get_by_role("button", name="Open picture 1")
+    await opener.focus()
+    await page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_contain_text("a red fox")
+    await expect(dialog).to_contain_text("1 of 2")
+    await expect(dialog).to_contain_text(f"{results[0].width} × {results[0].height} pixels")
+    await page.wait_for_function("document.querySelector('dialog img').naturalWidth > 0")
+    await page.keyboard.press("ArrowRight")
+    await expect(dialog.locator(".nb-prompt")).to_have_text(HOSTILE)
+    for _ in range(8):
+        await page.keyboard.press("Tab")
+        assert await page.evaluate("document.activeElement === document.body || !!document.activeElement.closest('dialog')")
+    await page.keyboard.press("Escape")
+    await expect(dialog).to_be_hidden()
+    await expect(page.get_by_role("button", name="Open picture 2")).to_be_focused()
+
+
+async def test_a_failed_one_is_edited_and_tried_again(page: Page, site) -> None:
+    async with Client(site.product.target) as client:
+        run = await finished(client, ["a good one", "a bad one [fail:400]", "another bad one [fail:blockedx1]"])
+        await open_results(page, site, run.id)
+        failed = page.locator("nb-gallery .nb-card[data-state=FAILED]")
+        await expect(failed).to_have_count(2)
+        await failed.first.get_by_role("button", name="Edit and retry").click()
+        await page.get_by_role("textbox", name="Prompt 2, to be tried again").fill("a mended one")
+        await page.get_by_role("button", name="Try again").click()
+        await expect(failed).to_have_count(1)
+        await expect(page.locator("nb-gallery .nb-card[data-state=COMPLETED]")).to_have_count(2)
+        await page.get_by_role("button", name="Retry all failed").click()
+        await expect(page.get_by_role("button", name="Success (3)")).to_be_visible()
+        await expect(page.get_by_role("button", name="Retry all failed")).to_be_hidden()
+        results = [result async for result in client.list_results(run.id)]
+        assert [one.prompt_text for one in results][:2] == ["a good one", "a mended one"]
+
+
+async def test_a_picture_is_taken_home_asked_for_again_and_used_as_reference(page: Page, site, run, tmp_path) -> None:
+    await open_results(page, site, run.id)
+    first = shown(page).first
+    async with page.expect_download() as downloading:
+        await first.get_by_role("link", name="Download").click()
+    download = await downloading.value
+    assert re.fullmatch(r"001-a-red-fox\.(png|jpg|webp)", download.suggested_filename)
+    saved = tmp_path / "saved"
+    await download.save_as(saved)
+    async with Client(site.product.target) as client:
+        results = [result async for result in client.list_results(run.id)]
+        assert sha256(saved.read_bytes()).hexdigest() == results[0].sha256
+        with Image.open(saved) as picture:
+            picture.load()
+            assert picture.size == (results[0].width, results[0].height)
+
+        await first.get_by_role("button", name="One more like this").click()
+        link = page.get_by_role("link", name="Watch it")
+        child = (await link.get_attribute("href") or "").partition("execution=")[2]
+        made = await client.get_execution(child)
+        assert made.parent_execution_id == run.id
+        assert made.stats.total == 1
+
+    await first.get_by_role("button", name="Use as reference").click()
+    await expect(page.locator("#nb-references li")).to_have_count(1)
+    await page.wait_for_url(lambda url: "reference=" not in url)
+
+
+async def test_the_page_speaks_french(browser, site, run: Execution) -> None:
+    page = await browser.new_page(locale="fr-FR")
+    await open_results(page, site, run.id)
+    await expect(page.get_by_role("button", name="Échouées (2)")).to_be_visible()
+    await expect(shown(page).nth(2)).to_contain_text("Cela a peut-être été facturé.")
+    await page.close()
