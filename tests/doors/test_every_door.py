@@ -51,6 +51,7 @@ DOORS = {
     "Health/List": NOBODY,
     "Health/Watch": ANYBODY,
     "ImageService/DownloadImage": CLIENT,
+    "ImageService/ExportExecution": CLIENT,
     "ImageService/GetImage": CLIENT,
     "ImageService/UploadImage": CLIENT,
     "ModelService/CheckApiKey": CLIENT,

@@ -348,6 +348,11 @@ BY_ID: dict[str, tuple[Callable[[Server, str], Any], str, str]] = {
         "image_id",
         "IMAGE_NOT_FOUND",
     ),
+    "ExportExecution": (
+        lambda s, i: s.images.ExportExecution(image_service_pb2.ExportExecutionRequest(execution_id=i), timeout=30),
+        "execution_id",
+        "EXECUTION_NOT_FOUND",
+    ),
 }
 
 

@@ -1,6 +1,8 @@
 """The results page in a browser."""
 
+import json
 import re
+import zipfile
 from hashlib import sha256
 
 import pytest
@@ -64,13 +66,15 @@ async def test_pictures_are_sifted_sorted_and_looked_at_by_keyboard(page: Page, 
     dialog = page.get_by_role("dialog")
     await expect(dialog).to_contain_text("a red fox")
     await expect(dialog).to_contain_text("1 of 2")
-    await expect(dialog).to_contain_text(f"{results[0].width} × {results[0].height} pixels")
+    await expect(dialog).to_contain_text(f"{results[0].width} \N{MULTIPLICATION SIGN} {results[0].height} pixels")
     await page.wait_for_function("document.querySelector('dialog img').naturalWidth > 0")
     await page.keyboard.press("ArrowRight")
     await expect(dialog.locator(".nb-prompt")).to_have_text(HOSTILE)
     for _ in range(8):
         await page.keyboard.press("Tab")
-        assert await page.evaluate("document.activeElement === document.body || !!document.activeElement.closest('dialog')")
+        assert await page.evaluate(
+            "document.activeElement === document.body || !!document.activeElement.closest('dialog')"
+        )
     await page.keyboard.press("Escape")
     await expect(dialog).to_be_hidden()
     await expect(page.get_by_role("button", name="Open picture 2")).to_be_focused()
@@ -128,3 +132,32 @@ async def test_the_page_speaks_french(browser, site, run: Execution) -> None:
     await expect(page.get_by_role("button", name="Échouées (2)")).to_be_visible()
     await expect(shown(page).nth(2)).to_contain_text("Cela a peut-être été facturé.")
     await page.close()
+
+
+async def test_all_or_the_chosen_ones_come_as_a_zip(page: Page, site, run: Execution, tmp_path) -> None:
+    async def taken(link: str) -> zipfile.ZipFile:
+        async with page.expect_download() as downloading:
+            await page.get_by_role("link", name=link).click()
+        download = await downloading.value
+        assert download.suggested_filename == f"nanobatch-{run.id[:8]}.zip"
+        await download.save_as(tmp_path / "all.zip")
+        return zipfile.ZipFile(tmp_path / "all.zip")
+
+    await open_results(page, site, run.id)
+    async with Client(site.product.target) as client:
+        results = [result async for result in client.list_results(run.id)]
+    with await taken("Download all as ZIP") as archive:
+        pictures = archive.namelist()[2:]
+        assert [name[:3] for name in pictures] == ["001", "002"]
+        for name, result in zip(pictures, results, strict=False):
+            assert sha256(archive.read(name)).hexdigest() == result.sha256
+        told = json.loads(archive.read("manifest.json"))["results"]
+        assert [each["error"]["code"] if each["error"] else None for each in told] == [
+            None,
+            None,
+            "CONTENT_BLOCKED",
+            "INVALID_REQUEST",
+        ]
+    await page.get_by_role("checkbox", name="Choose picture 2").check()
+    with await taken("Download 1 chosen as ZIP") as archive:
+        assert archive.namelist()[2:] == pictures[1:]

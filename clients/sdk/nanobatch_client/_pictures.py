@@ -66,8 +66,7 @@ async def download(
     transport: Transport, stub: ImageServiceAsyncStub, image_id: str, path: Path, *, overwrite: bool
 ) -> Image:
     """Bring one picture to ``path``, under a temporary name beside it until it is whole and verified."""
-    if not overwrite and await asyncio.to_thread(os.path.lexists, path):
-        raise FileExistsError(f"{path} is there already")
+    await refuse_existing(path, overwrite=overwrite)
     part = path.with_name(f".{secrets.token_hex(6)}.part")
 
     async def once() -> Image:
@@ -75,7 +74,7 @@ async def download(
 
     try:
         image = await transport.repeat(once)
-        await asyncio.to_thread(_put, part, path, overwrite=overwrite)
+        await asyncio.to_thread(put, part, path, overwrite=overwrite)
     finally:
         part.unlink(missing_ok=True)
     return image
@@ -108,7 +107,13 @@ async def _receive(transport: Transport, stub: ImageServiceAsyncStub, image_id: 
     return described
 
 
-def _put(part: Path, path: Path, *, overwrite: bool) -> None:
+async def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Raise FileExistsError where something has the name already and may not be replaced."""
+    if not overwrite and await asyncio.to_thread(os.path.lexists, path):
+        raise FileExistsError(f"{path} is there already")
+
+
+def put(part: Path, path: Path, *, overwrite: bool) -> None:
     """Give the finished file its name; where it must be new, the file system itself decides who was first."""
     if overwrite:
         part.replace(path)

@@ -15,7 +15,7 @@ from nanobatch.gateway.v1 import image_service_pb2, model_service_pb2
 from nanobatch.gateway.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from nanobatch.gateway.v1.image_service_pb2_grpc import ImageServiceStub
 from nanobatch.gateway.v1.model_service_pb2_grpc import ModelServiceStub
-from nanobatch_client import _pictures, _translate
+from nanobatch_client import _archives, _pictures, _translate
 from nanobatch_client._accounts import AccountCalls
 from nanobatch_client._pictures import PictureSource
 from nanobatch_client._transport import Transport
@@ -299,6 +299,31 @@ class Client(AccountCalls, UsageCalls):
             IntegrityError: what arrived is not what was promised; nothing is left behind.
         """
         return await _pictures.download(self._transport, self._images, image_id, Path(path), overwrite=overwrite)
+
+    async def export_execution(
+        self, execution_id: str, path: str | Path, *, result_ids: Sequence[str] = (), overwrite: bool = False
+    ) -> None:
+        """Write a ZIP of the pictures that are there to ``path``, whose folder must be there.
+
+        ``manifest.json`` and ``manifest.csv`` in it list all results, failed ones with their reason.
+
+        Args:
+            execution_id: the execution.
+            path: the file to be written; it appears when it is whole.
+            result_ids: which results. Default: all.
+            overwrite: replace a file that is there.
+
+        Raises:
+            FileExistsError: there is a file already, and ``overwrite`` is not set.
+            NotFoundError: there is no such execution.
+        """
+        await _archives.download(
+            self._transport, self._images, execution_id, Path(path), result_ids=result_ids, overwrite=overwrite
+        )
+
+    def stream_export(self, execution_id: str, *, result_ids: Sequence[str] = ()) -> AsyncGenerator[bytes, None]:
+        """Iterate over the bytes of what :meth:`export_execution` writes, as they arrive; close it to leave early."""
+        return _archives.pieces(self._transport, self._images, execution_id, result_ids)
 
     async def _reference_id(self, reference: Reference) -> str:
         if isinstance(reference, Image):

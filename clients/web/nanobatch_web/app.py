@@ -20,7 +20,7 @@ from nanobatch_web.gate import Gate
 from nanobatch_web.live.hub import Hub
 from nanobatch_web.pages import site
 from nanobatch_web.pages.context import Context
-from nanobatch_web.routes import account, live, login, runs, uploads
+from nanobatch_web.routes import account, archive, live, login, runs, uploads
 from nanobatch_web.routes.answers import answer, refuse
 from nanobatch_web.routes.assets import assets
 from nanobatch_web.settings import MOUNT, OWN, WebSettings
@@ -48,7 +48,14 @@ def make_app(settings: WebSettings, port: int) -> ASGIApp:
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_exception_handler(NanobatchError, refuse)
-    own = (live.router(hub, viewers), runs.router(viewers), uploads.router(viewers), account.router(viewers), assets())
+    own = (
+        live.router(hub, viewers),
+        runs.router(viewers),
+        archive.router(viewers),
+        uploads.router(viewers),
+        account.router(viewers),
+        assets(),
+    )
     for routes in own:
         app.include_router(routes, prefix=OWN)
     app.include_router(login.router(viewers, secure=settings.page_url.startswith("https:")))

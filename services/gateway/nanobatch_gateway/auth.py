@@ -36,12 +36,13 @@ _EXECUTIONS = (
     "GetResult",
 )
 
+_IMAGES = ("UploadImage", "GetImage", "DownloadImage", "ExportExecution")
 _OWN_ACCOUNT = ("WhoAmI", "CreateToken", "ListTokens", "RevokeToken")
 _ALL_ACCOUNTS = ("CreateUser", "ListUsers", "UpdateUser")
 
 RULES: Mapping[str, Rule] = {
     **{f"{_PACKAGE}ExecutionService/{name}": Rule.USER for name in _EXECUTIONS},
-    **{f"{_PACKAGE}ImageService/{name}": Rule.USER for name in ("UploadImage", "GetImage", "DownloadImage")},
+    **{f"{_PACKAGE}ImageService/{name}": Rule.USER for name in _IMAGES},
     f"{_PACKAGE}ModelService/ListModels": Rule.CATALOGUE,
     f"{_PACKAGE}ModelService/CheckApiKey": Rule.USER,
     f"{_PACKAGE}AnalyticsService/GetUsage": Rule.USER,

@@ -250,6 +250,39 @@ class PicturesOfResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportedResult:
+    """A result as an archive tells of it. Money in micros; ``image_id`` is empty where there is no picture."""
+
+    id: str
+    index: int
+    variation: int
+    prompt: str
+    state: str
+    image_id: str = ""
+    mime_type: str = ""
+    sha256: str = ""
+    width: int = 0
+    height: int = 0
+    cost_micros: int = 0
+    uncertain_cost_micros: int = 0
+    attempts: int = 0
+    error: Mapping[str, object] | None = None
+    """``code``, ``message``, ``retryable`` and ``charged``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedRun:
+    """An execution as an archive tells of it, with its results by prompt and variation."""
+
+    id: str
+    model: str
+    state: str
+    created: datetime
+    total_cost_micros: int
+    results: tuple[ExportedResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class WatchMessage:
     """What a watcher is sent, serialised once for all of them. ``revision`` is 0 for light progress."""
 

@@ -17,6 +17,7 @@ from typing import Protocol
 from nanobatch_gateway.domain import (
     Caller,
     Digest,
+    ExportedRun,
     KeyVerdict,
     Message,
     NewExecution,
@@ -97,6 +98,14 @@ class Results(Protocol):
 
     async def list(self, caller: Caller, execution_id: str, *, states: Sequence[int], size: int, cursor: str) -> Page:
         """Return a page by batch index and variation; no ``states`` mean all."""
+        ...
+
+
+class Exports(Protocol):
+    """Executions as archives tell of them."""
+
+    async def read(self, caller: Caller, execution_id: str) -> ExportedRun:
+        """Return one with all its results."""
         ...
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from collections.abc import Iterable
+from datetime import UTC, date, timedelta
 
 from google.protobuf import duration_pb2
 
@@ -23,6 +24,8 @@ from nanobatch_gateway.domain import (
     Estimate,
     ExecutionDraft,
     ExecutionRequest,
+    ExportedResult,
+    ExportedRun,
     KeyVerdict,
     NewExecution,
     Output,
@@ -159,6 +162,45 @@ def download_message(piece: storage_image_pb2.ReadImageResponse) -> image_servic
     if piece.WhichOneof("data") == "image":
         return image_service_pb2.DownloadImageResponse(image=piece.image)
     return image_service_pb2.DownloadImageResponse(chunk=piece.chunk)
+
+
+def exported_run(execution: execution_pb2.Execution, results: Iterable[execution_pb2.Result]) -> ExportedRun:
+    """Return an execution as its archive tells of it."""
+    return ExportedRun(
+        id=execution.id,
+        model=execution.model,
+        state=execution_pb2.ExecutionState.Name(execution.state).removeprefix("EXECUTION_STATE_"),
+        created=execution.create_time.ToDatetime(tzinfo=UTC),
+        total_cost_micros=execution.stats.total_cost_micros,
+        results=tuple(_exported_result(result) for result in results),
+    )
+
+
+def _exported_result(result: execution_pb2.Result) -> ExportedResult:
+    error = result.error
+    return ExportedResult(
+        id=result.id,
+        index=result.batch_index,
+        variation=result.variation,
+        prompt=result.prompt_text,
+        state=execution_pb2.ResultState.Name(result.state).removeprefix("RESULT_STATE_"),
+        image_id=result.image_id,
+        mime_type=result.mime_type,
+        sha256=result.sha256,
+        width=result.width,
+        height=result.height,
+        cost_micros=result.cost_micros,
+        uncertain_cost_micros=result.uncertain_cost_micros,
+        attempts=result.attempts,
+        error={
+            "code": error.code,
+            "message": error.message,
+            "retryable": error.retryable,
+            "charged": execution_pb2.Charged.Name(error.charged).removeprefix("CHARGED_"),
+        }
+        if result.HasField("error")
+        else None,
+    )
 
 
 # To and from storage.

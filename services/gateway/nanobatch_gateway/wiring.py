@@ -27,6 +27,7 @@ from nanobatch.gateway.v1 import (
 from nanobatch_gateway.accounts import ManageTokens, ManageUsers
 from nanobatch_gateway.adapters.accounts_grpc import GrpcAccounts, GrpcTokens, GrpcUsers
 from nanobatch_gateway.adapters.counters_redis import open_counters
+from nanobatch_gateway.adapters.exports_grpc import GrpcExports
 from nanobatch_gateway.adapters.images_grpc import GrpcImages
 from nanobatch_gateway.adapters.links_hmac import HmacPictureLinks
 from nanobatch_gateway.adapters.pictures_checker import CheckedPictures
@@ -46,6 +47,7 @@ from nanobatch_gateway.control import ResumeExecution, RetryExecution
 from nanobatch_gateway.create import CreateExecution
 from nanobatch_gateway.domain import LOCAL_CALLER, MAX_UPLOAD_BYTES
 from nanobatch_gateway.estimate import EstimateCost
+from nanobatch_gateway.export import ExportExecution
 from nanobatch_gateway.feed import WatchLimits
 from nanobatch_gateway.first_admin import EnsureFirstAdmin
 from nanobatch_gateway.http.access import Gate
@@ -192,8 +194,8 @@ async def open_app(
         stack.push_async_callback(watch.close)
         links = _links(_public_url(http, settings), settings, clock)
         linker = Linker(links)
-        create = CreateExecution(validator, keys, executions)
-        upload = UploadImage(pictures, images, folder)
+        create, upload = CreateExecution(validator, keys, executions), UploadImage(pictures, images, folder)
+        export = ExportExecution(GrpcExports(executions, results), images)
         use = ExecutionUseCases(
             create=create,
             estimate=EstimateCost(validator, executions, clock, window=settings.credential_window),
@@ -223,7 +225,7 @@ async def open_app(
             ExecutionServicer(use, linker, stall=stall), server.server
         )
         image_service_pb2_grpc.add_ImageServiceServicer_to_server(
-            ImageServicer(upload, images, linker, stall=stall), server.server
+            ImageServicer(upload, images, export, linker, stall=stall), server.server
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelServicer(CheckApiKey(validator, GeneratorKeyChecks(generator)), clock), server.server
@@ -239,6 +241,7 @@ async def open_app(
                 streams=use.streams,
                 links=links,
                 images=images,
+                export=export,
                 gate=Gate(authenticator, request_limits, startup.require, recheck=recheck),
             )
             names = OwnNames.of(http.address, settings.public_url)

@@ -114,6 +114,7 @@ class FakeStorage(
         self.secrets: dict[str, Any] = {}
         self.users: dict[str, str] = {}
         self.images: dict[str, tuple[Any, bytes]] = {}
+        self.results: dict[str, list[execution_pb2.Result]] = {}
         self.foreign: set[str] = set()
         self.owners: dict[str, str] = {}
         self.watches: list[int] = []
@@ -200,6 +201,8 @@ class FakeStorage(
 
     async def ListResults(self, request, context):
         self._known(request)
+        if request.execution_id in self.results:
+            return storage_pb2.ListResultsResponse(results=self.results[request.execution_id])
         return storage_pb2.ListResultsResponse(
             results=[execution_pb2.Result(id=new_id())], next_cursor="" if request.cursor else "next"
         )

@@ -364,3 +364,15 @@ async def test_on_a_terminal_the_run_is_drawn_on_stderr_and_stdout_stays_data(na
     assert b"\x1b[?25l" in seen  # the cursor is hidden while it redraws
     assert b"\x1b[?25h" in seen  # and shown again
     assert b"\x1b[3" not in seen  # NO_COLOR
+
+
+async def test_export_writes_one_file_and_never_over_another(gateway: ScriptedGateway, nanobatch: Command) -> None:
+    gateway.archive = b"PK archive"
+    [execution_id] = (await nanobatch("run", "-", "--detach", stdin="one")).lines
+    ended = await nanobatch("export", execution_id, "-o", "all.zip")
+    assert (ended.code, ended.lines) == (0, ["all.zip"])
+    assert (nanobatch.folder / "all.zip").read_bytes() == b"PK archive"
+    ended = await nanobatch("export", execution_id, "-o", "all.zip")
+    assert ended.code == 1
+    assert "all.zip is there already" in ended.stderr
+    assert (await nanobatch("export", execution_id, "-o", "all.zip", "--overwrite")).code == 0

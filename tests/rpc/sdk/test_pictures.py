@@ -4,11 +4,13 @@ import asyncio
 import hashlib
 import io
 import os
+import uuid
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from nanobatch_client import Client, ImageKind, IntegrityError, NotFoundError
+from nanobatch_client import Client, DeadlineExceededError, ImageKind, IntegrityError, NotFoundError, Patience
 from nanobatch_client.testing import ScriptedGateway, make_status
 
 CHUNK = 256 * 1024
@@ -112,3 +114,28 @@ async def test_a_download_begins_anew_when_the_server_was_away(
     gateway.failures["DownloadImage"].extend([make_status("UNAVAILABLE", reason="DRAINING")] * 2)
     await client.download_image(image_id, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes() == b"a picture"
+
+
+async def test_an_archive_is_written_whole_or_not_at_all(
+    gateway: ScriptedGateway, client: Client, tmp_path: Path
+) -> None:
+    gateway.archive = os.urandom(3 * CHUNK + 1)
+    gateway.failures["ExportExecution"].append(make_status("UNAVAILABLE", reason="DRAINING"))
+    execution_id = str(uuid.uuid4())
+    await client.export_execution(execution_id, tmp_path / "a.zip", result_ids=["x"])
+    assert (tmp_path / "a.zip").read_bytes() == gateway.archive
+    assert list(gateway.calls[-1][1].result_ids) == ["x"]
+    with pytest.raises(FileExistsError):
+        await client.export_execution(execution_id, tmp_path / "a.zip")
+    gateway.failures["ExportExecution"].append(make_status("NOT_FOUND"))
+    with pytest.raises(NotFoundError):
+        await client.export_execution(execution_id, tmp_path / "b.zip")
+    assert files(tmp_path) == ["a.zip"]
+
+
+async def test_an_archive_that_does_not_go_on_is_given_up(gateway: ScriptedGateway, tmp_path: Path) -> None:
+    gateway.hanging.add("ExportExecution")
+    async with Client(gateway.target, patience=Patience(timeout=timedelta(milliseconds=50))) as client:
+        with pytest.raises(DeadlineExceededError, match="did not go on"):
+            await client.export_execution(str(uuid.uuid4()), tmp_path / "a.zip")
+    assert files(tmp_path) == []

@@ -16,6 +16,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.run,
     "watch": executions.watch,
     "download": pictures.download,
+    "export": pictures.export,
     "results": executions.results,
     "list": executions.list_,
     "cancel": executions.cancel,

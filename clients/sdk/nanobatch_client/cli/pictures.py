@@ -1,4 +1,4 @@
-"""``nanobatch download``: pictures of a run that exists."""
+"""``nanobatch download`` and ``nanobatch export``: pictures of a run that exists, as files or as one archive."""
 
 from __future__ import annotations
 
@@ -40,5 +40,26 @@ def download(
         if as_json:
             session.terminal.document(documents.of_outcome(outcome))
         return report(session, outcome, folder)
+
+    session.run(work)
+
+
+def export(
+    execution_id: ExecutionId,
+    *,
+    file: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The ZIP file to write.", dir_okay=False)
+    ],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    quiet: Quiet = False,
+    target: Target = wording.DEFAULT_TARGET,
+) -> None:
+    """Write the pictures of a run that are there into one ZIP file, with a list of all results."""
+    session = Session(target, Terminal(quiet=quiet))
+
+    async def work(client: sdk.Client) -> ExitCode:
+        await client.export_execution(execution_id, file, overwrite=overwrite)
+        session.terminal.data(str(file))
+        return ExitCode.OK
 
     session.run(work)

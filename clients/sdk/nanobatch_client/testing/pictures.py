@@ -54,6 +54,8 @@ class PicturesAndModels(
         self.pictures: dict[str, bytes] = {}
         self.damage: set[str] = set()
         self.price_micros = 39_000
+        self.archive = b""
+        """What ExportExecution sends, whatever is asked for."""
 
     def store(self, data: bytes) -> image_pb2.Image:
         """Keep bytes as a picture; nothing looks into them."""
@@ -100,6 +102,14 @@ class PicturesAndModels(
             data = data[:-1] + bytes([data[-1] ^ 1])
         for start in range(0, len(data), 256 * 1024):
             yield im.DownloadImageResponse(chunk=data[start : start + 256 * 1024])
+
+    async def ExportExecution(
+        self, request: im.ExportExecutionRequest, context: Context[Any, Any]
+    ) -> AsyncIterator[im.ExportExecutionResponse]:
+        """Send the archive that was laid ready."""
+        await self._arrive("ExportExecution", request, context)
+        for start in range(0, len(self.archive), 256 * 1024):
+            yield im.ExportExecutionResponse(chunk=self.archive[start : start + 256 * 1024])
 
     async def ListModels(self, request: ms.ListModelsRequest, context: Context[Any, Any]) -> ms.ListModelsResponse:
         """Two models."""

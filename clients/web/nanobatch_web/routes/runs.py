@@ -82,7 +82,11 @@ def router(viewers: Viewers) -> APIRouter:
     async def again(request: Request, execution_id: str, body: Again) -> Response:
         viewer = await viewers.of(request.headers)
         child = await again_like(
-            viewer.client, execution_id, body.result_ids, api_key=body.api_key or None, request_id=body.request_id or None
+            viewer.client,
+            execution_id,
+            body.result_ids,
+            api_key=body.api_key or None,
+            request_id=body.request_id or None,
         )
         return answer(views.execution(child))
 

@@ -40,6 +40,7 @@ ROUTES: Mapping[str, RouteRule] = {
     "POST /api/nano-banana/execute": RouteRule(Access.USER, CallClass.SPEND),
     "GET /api/executions/{execution_id}": RouteRule(Access.USER, CallClass.READ),
     "GET /api/executions/{execution_id}/results": RouteRule(Access.USER, CallClass.READ),
+    "GET /api/executions/{execution_id}/archive.zip": RouteRule(Access.USER, CallClass.READ),
     "GET /api/executions/{execution_id}/events": RouteRule(Access.USER, CallClass.WATCH),
     "GET /images/{image_id}": RouteRule(Access.LINK),
     "HEAD /images/{image_id}": RouteRule(Access.LINK),

@@ -13,7 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from nanobatch_gateway.domain import InvalidRequestError
+from nanobatch_gateway.export import ExportExecution
 from nanobatch_gateway.http.access import Gate
+from nanobatch_gateway.http.archive import archive_routes
 from nanobatch_gateway.http.docs import docs_routes
 from nanobatch_gateway.http.doors import Doors, OwnNames, Sharing
 from nanobatch_gateway.http.errors import MethodNotAllowedError, RouteNotFoundError
@@ -38,6 +40,7 @@ class HttpParts:
     streams: WatchStreams
     links: PictureLinks
     images: Images
+    export: ExportExecution
     gate: Gate
 
 
@@ -62,6 +65,7 @@ def make_app(parts: HttpParts, names: OwnNames, allowed_origins: Collection[str]
     )
     app.include_router(batch_routes(parts.batch))
     app.include_router(event_routes(parts.watch, parts.streams, parts.batch.linker, stall=stall))
+    app.include_router(archive_routes(parts.export, stall=stall))
     app.include_router(picture_routes(parts.links, parts.images, stall=stall))
     app.include_router(docs_routes(app))
     return app

@@ -14,6 +14,7 @@ from nanobatch.gateway.v1 import image_service_pb2 as pb
 from nanobatch.gateway.v1 import image_service_pb2_grpc
 from nanobatch_gateway.auth import current_caller
 from nanobatch_gateway.domain import ImageNotFoundError
+from nanobatch_gateway.export import ExportExecution
 from nanobatch_gateway.fields import Violations, required_id
 from nanobatch_gateway.linking import Linker
 from nanobatch_gateway.ports import Images
@@ -30,9 +31,18 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ImageServicer(image_service_pb2_grpc.ImageServiceServicer):
     """Pictures over gRPC; the contract stands in the proto."""
 
-    def __init__(self, upload: UploadImage, images: Images, linker: Linker, *, stall: timedelta = STALL_LIMIT) -> None:
+    def __init__(
+        self,
+        upload: UploadImage,
+        images: Images,
+        export: ExportExecution,
+        linker: Linker,
+        *,
+        stall: timedelta = STALL_LIMIT,
+    ) -> None:
         """``stall`` is how long a downloader may leave one message lying."""
         self._upload = upload
+        self._export = export
         self._images = images
         self._linker = linker
         self._stall = stall
@@ -80,6 +90,18 @@ class ImageServicer(image_service_pb2_grpc.ImageServiceServicer):
         nothing: tuple[
             pb.DownloadImageResponse, ...
         ] = ()  # all was sent above; a stream's handler is a generator all the same
+        for response in nothing:
+            yield response
+
+    async def ExportExecution(
+        self, request: pb.ExportExecutionRequest, context: Context
+    ) -> AsyncIterator[pb.ExportExecutionResponse]:
+        """See the proto."""
+        send = writer(context, self._stall)
+        async with self._export(current_caller(), request.execution_id, request.result_ids) as pieces:
+            async for piece in pieces:
+                await send(pb.ExportExecutionResponse(chunk=piece))
+        nothing: tuple[pb.ExportExecutionResponse, ...] = ()  # as above
         for response in nothing:
             yield response
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from nanobatch.gateway.v1 import image_pb2 as nanobatch_dot_gateway_dot_v1_dot_image__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(nanobatch/gateway/v1/image_service.proto\x12\x14nanobatch.gateway.v1\x1a nanobatch/gateway/v1/image.proto\"b\n\x12UploadImageRequest\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32!.nanobatch.gateway.v1.ImageHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04\x64\x61ta\"A\n\x13UploadImageResponse\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.nanobatch.gateway.v1.Image\"#\n\x0fGetImageRequest\x12\x10\n\x08image_id\x18\x01 \x01(\t\">\n\x10GetImageResponse\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.nanobatch.gateway.v1.Image\"(\n\x14\x44ownloadImageRequest\x12\x10\n\x08image_id\x18\x01 \x01(\t\"^\n\x15\x44ownloadImageResponse\x12,\n\x05image\x18\x01 \x01(\x0b\x32\x1b.nanobatch.gateway.v1.ImageH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04\x64\x61ta2\xbb\x02\n\x0cImageService\x12\x64\n\x0bUploadImage\x12(.nanobatch.gateway.v1.UploadImageRequest\x1a).nanobatch.gateway.v1.UploadImageResponse(\x01\x12Y\n\x08GetImage\x12%.nanobatch.gateway.v1.GetImageRequest\x1a&.nanobatch.gateway.v1.GetImageResponse\x12j\n\rDownloadImage\x12*.nanobatch.gateway.v1.DownloadImageRequest\x1a+.nanobatch.gateway.v1.DownloadImageResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(nanobatch/gateway/v1/image_service.proto\x12\x14nanobatch.gateway.v1\x1a nanobatch/gateway/v1/image.proto\"b\n\x12UploadImageRequest\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32!.nanobatch.gateway.v1.ImageHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04\x64\x61ta\"A\n\x13UploadImageResponse\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.nanobatch.gateway.v1.Image\"#\n\x0fGetImageRequest\x12\x10\n\x08image_id\x18\x01 \x01(\t\">\n\x10GetImageResponse\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.nanobatch.gateway.v1.Image\"(\n\x14\x44ownloadImageRequest\x12\x10\n\x08image_id\x18\x01 \x01(\t\"^\n\x15\x44ownloadImageResponse\x12,\n\x05image\x18\x01 \x01(\x0b\x32\x1b.nanobatch.gateway.v1.ImageH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04\x64\x61ta\"B\n\x16\x45xportExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nresult_ids\x18\x02 \x03(\t\"(\n\x17\x45xportExecutionResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x32\xad\x03\n\x0cImageService\x12\x64\n\x0bUploadImage\x12(.nanobatch.gateway.v1.UploadImageRequest\x1a).nanobatch.gateway.v1.UploadImageResponse(\x01\x12Y\n\x08GetImage\x12%.nanobatch.gateway.v1.GetImageRequest\x1a&.nanobatch.gateway.v1.GetImageResponse\x12j\n\rDownloadImage\x12*.nanobatch.gateway.v1.DownloadImageRequest\x1a+.nanobatch.gateway.v1.DownloadImageResponse0\x01\x12p\n\x0f\x45xportExecution\x12,.nanobatch.gateway.v1.ExportExecutionRequest\x1a-.nanobatch.gateway.v1.ExportExecutionResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +44,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOWNLOADIMAGEREQUEST']._serialized_end=408
   _globals['_DOWNLOADIMAGERESPONSE']._serialized_start=410
   _globals['_DOWNLOADIMAGERESPONSE']._serialized_end=504
-  _globals['_IMAGESERVICE']._serialized_start=507
-  _globals['_IMAGESERVICE']._serialized_end=822
+  _globals['_EXPORTEXECUTIONREQUEST']._serialized_start=506
+  _globals['_EXPORTEXECUTIONREQUEST']._serialized_end=572
+  _globals['_EXPORTEXECUTIONRESPONSE']._serialized_start=574
+  _globals['_EXPORTEXECUTIONRESPONSE']._serialized_end=614
+  _globals['_IMAGESERVICE']._serialized_start=617
+  _globals['_IMAGESERVICE']._serialized_end=1046
 # @@protoc_insertion_point(module_scope)

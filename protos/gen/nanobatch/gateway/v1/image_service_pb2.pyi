@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from nanobatch.gateway.v1 import image_pb2 as _image_pb2
 import builtins as _builtins
 import sys
@@ -168,3 +170,53 @@ class DownloadImageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_data) -> _WhichOneofReturnType_data | None: ...
 
 Global___DownloadImageResponse: _TypeAlias = DownloadImageResponse  # noqa: Y015
+
+@_typing.final
+class ExportExecutionRequest(_message.Message):
+    """Names what is to be taken home."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    RESULT_IDS_FIELD_NUMBER: _builtins.int
+    execution_id: _builtins.str
+    """The execution. Required."""
+    @_builtins.property
+    def result_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Which of its results, at most 400. Default: all."""
+
+    def __init__(
+        self,
+        *,
+        execution_id: _builtins.str = ...,
+        result_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id", "result_ids", b"result_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportExecutionRequest: _TypeAlias = ExportExecutionRequest  # noqa: Y015
+
+@_typing.final
+class ExportExecutionResponse(_message.Message):
+    """One piece of an archive; the pieces one after the other are the file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """Bytes, at most 512 KiB a message."""
+    def __init__(
+        self,
+        *,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportExecutionResponse: _TypeAlias = ExportExecutionResponse  # noqa: Y015

@@ -50,6 +50,11 @@ class ImageServiceStub:
                 request_serializer=nanobatch_dot_gateway_dot_v1_dot_image__service__pb2.DownloadImageRequest.SerializeToString,
                 response_deserializer=nanobatch_dot_gateway_dot_v1_dot_image__service__pb2.DownloadImageResponse.FromString,
                 _registered_method=True)
+        self.ExportExecution = channel.unary_stream(
+                '/nanobatch.gateway.v1.ImageService/ExportExecution',
+                request_serializer=nanobatch_dot_gateway_dot_v1_dot_image__service__pb2.ExportExecutionRequest.SerializeToString,
+                response_deserializer=nanobatch_dot_gateway_dot_v1_dot_image__service__pb2.ExportExecutionResponse.FromString,
+                _registered_method=True)
 
 
 class ImageServiceServicer:
@@ -78,6 +83,15 @@ class ImageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportExecution(self, request, context):
+        """Sends the pictures of an execution as one ZIP archive, made while it is sent: the pictures that are there now, stored
+        uncompressed under names made of their prompts, and before them manifest.json and manifest.csv, which list all results,
+        failed ones with their reason. A stream that breaks off is no archive: nothing of it can be resumed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ImageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +109,11 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     servicer.DownloadImage,
                     request_deserializer=nanobatch_dot_gateway_dot_v1_dot_image__service__pb2.DownloadImageRequest.FromString,
                     response_serializer=nanobatch_dot_gateway_dot_v1_dot_image__service__pb2.DownloadImageResponse.SerializeToString,
+            ),
+            'ExportExecution': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportExecution,
+                    request_deserializer=nanobatch_dot_gateway_dot_v1_dot_image__service__pb2.ExportExecutionRequest.FromString,
+                    response_serializer=nanobatch_dot_gateway_dot_v1_dot_image__service__pb2.ExportExecutionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +198,33 @@ class ImageService:
             '/nanobatch.gateway.v1.ImageService/DownloadImage',
             nanobatch_dot_gateway_dot_v1_dot_image__service__pb2.DownloadImageRequest.SerializeToString,
             nanobatch_dot_gateway_dot_v1_dot_image__service__pb2.DownloadImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportExecution(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/nanobatch.gateway.v1.ImageService/ExportExecution',
+            nanobatch_dot_gateway_dot_v1_dot_image__service__pb2.ExportExecutionRequest.SerializeToString,
+            nanobatch_dot_gateway_dot_v1_dot_image__service__pb2.ExportExecutionResponse.FromString,
             options,
             channel_credentials,
             insecure,

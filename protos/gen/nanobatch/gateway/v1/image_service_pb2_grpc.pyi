@@ -41,6 +41,11 @@ class ImageServiceStub:
     """Describes a picture."""
     DownloadImage: _grpc.UnaryStreamMultiCallable[_image_service_pb2.DownloadImageRequest, _image_service_pb2.DownloadImageResponse]
     """Sends a picture: its description first, then its bytes in chunks of at most 256 KiB."""
+    ExportExecution: _grpc.UnaryStreamMultiCallable[_image_service_pb2.ExportExecutionRequest, _image_service_pb2.ExportExecutionResponse]
+    """Sends the pictures of an execution as one ZIP archive, made while it is sent: the pictures that are there now, stored
+    uncompressed under names made of their prompts, and before them manifest.json and manifest.csv, which list all results,
+    failed ones with their reason. A stream that breaks off is no archive: nothing of it can be resumed.
+    """
 
 @_typing.type_check_only
 class ImageServiceAsyncStub(ImageServiceStub):
@@ -55,6 +60,11 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """Describes a picture."""
     DownloadImage: _aio.UnaryStreamMultiCallable[_image_service_pb2.DownloadImageRequest, _image_service_pb2.DownloadImageResponse]  # type: ignore[assignment]
     """Sends a picture: its description first, then its bytes in chunks of at most 256 KiB."""
+    ExportExecution: _aio.UnaryStreamMultiCallable[_image_service_pb2.ExportExecutionRequest, _image_service_pb2.ExportExecutionResponse]  # type: ignore[assignment]
+    """Sends the pictures of an execution as one ZIP archive, made while it is sent: the pictures that are there now, stored
+    uncompressed under names made of their prompts, and before them manifest.json and manifest.csv, which list all results,
+    failed ones with their reason. A stream that breaks off is no archive: nothing of it can be resumed.
+    """
 
 class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     """Takes reference and source pictures, and gives pictures out."""
@@ -84,5 +94,16 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_image_service_pb2.DownloadImageResponse], _abc.AsyncIterator[_image_service_pb2.DownloadImageResponse]]:
         """Sends a picture: its description first, then its bytes in chunks of at most 256 KiB."""
+
+    @_abc_1.abstractmethod
+    def ExportExecution(
+        self,
+        request: _image_service_pb2.ExportExecutionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_image_service_pb2.ExportExecutionResponse], _abc.AsyncIterator[_image_service_pb2.ExportExecutionResponse]]:
+        """Sends the pictures of an execution as one ZIP archive, made while it is sent: the pictures that are there now, stored
+        uncompressed under names made of their prompts, and before them manifest.json and manifest.csv, which list all results,
+        failed ones with their reason. A stream that breaks off is no archive: nothing of it can be resumed.
+        """
 
 def add_ImageServiceServicer_to_server(servicer: ImageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
