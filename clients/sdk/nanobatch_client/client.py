@@ -25,6 +25,7 @@ from nanobatch_client.models import (
     Cancellation,
     Estimate,
     Execution,
+    ExecutionPage,
     Image,
     ImageKind,
     KeyCheck,
@@ -173,13 +174,18 @@ class Client(AccountCalls, UsageCalls):
         """Iterate over all executions, newest first; pages are fetched as needed."""
         token = ""
         while True:
-            request = pb.ListExecutionsRequest(page_size=_PAGE, page_token=token)
-            page = await self._transport.call(self._executions.ListExecutions, request, safe=True)
+            page = await self.executions_page(token=token)
             for execution in page.executions:
-                yield _translate.execution(execution)
-            token = page.next_page_token
+                yield execution
+            token = page.next_token
             if not token:
                 return
+
+    async def executions_page(self, size: int = _PAGE, *, token: str = "") -> ExecutionPage:
+        """Return one page of executions, newest first: at most ``size`` after the page that gave ``token``."""
+        request = pb.ListExecutionsRequest(page_size=size, page_token=token)
+        page = await self._transport.call(self._executions.ListExecutions, request, safe=True)
+        return ExecutionPage(tuple(map(_translate.execution, page.executions)), page.next_page_token)
 
     def watch(self, execution_id: str, after_revision: int = 0) -> AsyncGenerator[Update, None]:
         """Iterate over what changes, first what did after ``after_revision``, until the run has ended.

@@ -217,6 +217,16 @@ class Execution:
     labels: Mapping[str, str] = field(default_factory=dict)
     settings: Settings = Settings()
     revision: int = 0
+    cover_thumbnail_url: str = ""
+    """Address of the thumbnail of its first picture; in lists only."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionPage:
+    """A page of a list; ``next_token`` is empty on the last one."""
+
+    executions: tuple[Execution, ...]
+    next_token: str
 
 
 @dataclass(frozen=True, slots=True)

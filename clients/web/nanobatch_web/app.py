@@ -20,7 +20,7 @@ from nanobatch_web.gate import Gate
 from nanobatch_web.live.hub import Hub
 from nanobatch_web.pages import site
 from nanobatch_web.pages.context import Context
-from nanobatch_web.routes import account, archive, live, login, runs, uploads
+from nanobatch_web.routes import account, archive, history, live, login, runs, uploads
 from nanobatch_web.routes.answers import answer, refuse
 from nanobatch_web.routes.assets import assets
 from nanobatch_web.settings import MOUNT, OWN, WebSettings
@@ -52,6 +52,7 @@ def make_app(settings: WebSettings, port: int) -> ASGIApp:
         live.router(hub, viewers),
         runs.router(viewers),
         archive.router(viewers),
+        history.router(viewers),
         uploads.router(viewers),
         account.router(viewers),
         assets(),

@@ -34,6 +34,16 @@ class Linker:
         linked.image_url = self._links.sign(caller, image.id, image.id)
         return linked
 
+    def listed(self, caller: Caller, execution: execution_pb2.Execution) -> execution_pb2.Execution:
+        """Return an execution of a list with the address of its cover."""
+        cover = execution.cover_thumbnail_image_id
+        if self._links is None or not cover:
+            return execution
+        linked = execution_pb2.Execution()
+        linked.CopyFrom(execution)
+        linked.cover_thumbnail_url = self._links.sign(caller, cover, "cover")
+        return linked
+
     def piece(self, caller: Caller, message: WatchMessage) -> bytes:
         """Return what a watcher's message lacks: bytes to send behind those that all watchers share."""
         if self._links is None or message.pictures is None:

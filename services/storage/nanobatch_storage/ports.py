@@ -13,7 +13,16 @@ from typing import Protocol
 from nanobatch_storage.accounts import Account, NewToken, NewUser, Opened, Token, TokenDigest, User, UserUpdate
 from nanobatch_storage.domain import Actor, EncryptedKey, Execution, Image, NewCredential, NewExecution, ResultState
 from nanobatch_storage.usage import UsageQuery, UsageReport
-from nanobatch_storage.views import Cancellation, Changes, ExecutionView, Latency, Page, ResultView, Retry
+from nanobatch_storage.views import (
+    Cancellation,
+    Changes,
+    ExecutionView,
+    Latency,
+    ListedExecution,
+    Page,
+    ResultView,
+    Retry,
+)
 
 
 class Executions(Protocol):
@@ -32,7 +41,7 @@ class Executions(Protocol):
         """Return an execution. Raises ExecutionNotFoundError."""
         ...
 
-    async def list(self, actor: Actor, page_size: int, cursor: str) -> Page[Execution]:
+    async def list(self, actor: Actor, page_size: int, cursor: str) -> Page[ListedExecution]:
         """Return a page, newest first; what is created meanwhile shifts nothing. Raises InvalidArgumentError (cursor)."""
         ...
 

@@ -24,7 +24,7 @@ from nanobatch_storage.domain import (
     UnknownPolicy,
     Waiting,
 )
-from nanobatch_storage.views import Change, ResultView, Retry, WaitingNotice
+from nanobatch_storage.views import Change, ListedExecution, ResultView, Retry, WaitingNotice
 
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -197,6 +197,13 @@ def execution_to_proto(execution: Execution) -> execution_pb2.Execution:
         _set_time(message.start_time, execution.start_time)
     if execution.end_time is not None:
         _set_time(message.end_time, execution.end_time)
+    return message
+
+
+def listed_to_proto(listed: ListedExecution) -> execution_pb2.Execution:
+    """Return the wire form. The gateway adds the address of the cover."""
+    message = execution_to_proto(listed.execution)
+    message.cover_thumbnail_image_id = listed.cover_id or ""
     return message
 
 

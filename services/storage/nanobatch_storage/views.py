@@ -55,6 +55,14 @@ class ExecutionView:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedExecution:
+    """An execution in a list, and the thumbnail of its first picture by prompt; None until there is one."""
+
+    execution: Execution
+    cover_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class ResultView:
     """A result, and why it waits."""
 

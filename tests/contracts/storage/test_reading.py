@@ -63,7 +63,7 @@ async def test_an_admin_sees_everybodys(store):
     owner, admin = await store.user(), await store.user(admin=True)
     execution = await store.execution(owner)
     assert (await store.executions.get(admin, execution.id)).execution == execution
-    assert [one.id for one in (await store.executions.list(admin, 10, "")).items] == [execution.id]
+    assert [one.execution.id for one in (await store.executions.list(admin, 10, "")).items] == [execution.id]
     assert len(await store.results(admin, execution.id)) == 3
 
 
@@ -77,7 +77,7 @@ async def test_pages_of_executions_hold_still_while_new_ones_come(store):
     seen, cursor = [], ""
     while True:
         page = await store.executions.list(user, 2, cursor)
-        seen += [execution.id for execution in page.items]
+        seen += [listed.execution.id for listed in page.items]
         await store.execution(user, 1)
         cursor = page.next_cursor
         if not cursor:
@@ -95,6 +95,18 @@ async def test_the_last_page_says_so(store):
     first = await store.executions.list(user, 2, "")
     last = await store.executions.list(user, 2, first.next_cursor)
     assert (len(last.items), last.next_cursor) == (2, "")
+
+
+async def test_a_list_shows_the_first_picture_of_each(store):
+    user = await store.user()
+    none, late, whole = [await store.execution(user, 3) for _ in range(3)]
+    pictures = [(await store.upload(user)).id for _ in range(3)]
+    await store.change(late.id, 2, ResultState.COMPLETED, thumbnail_image_id=pictures[0])
+    for place, picture in ((1, pictures[2]), (0, pictures[1])):  # finished in another order than that of the prompts
+        await store.change(whole.id, place, ResultState.COMPLETED, thumbnail_image_id=picture)
+    page = await store.executions.list(user, 10, "")
+    covers = {listed.execution.id: listed.cover_id for listed in page.items}
+    assert covers == {none.id: None, late.id: pictures[0], whole.id: pictures[1]}
 
 
 async def test_results_come_in_the_order_of_the_prompts_and_by_state(store):

@@ -5,6 +5,7 @@ import "./review.js";
 import "./run.js";
 import "./outcome.js";
 import "./gallery.js";
+import "./history.js";
 import "./account.js";
 import "./field-errors.js";
 import "./reconnect.js";

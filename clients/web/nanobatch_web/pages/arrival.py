@@ -9,8 +9,9 @@ from nanobatch_client import Client, Execution
 from nanobatch_web.again import whole_prompt
 from nanobatch_web.pages.money import amount
 
-# What was asked for once is not asked for again by a reload.
-FORGET_ARRIVAL = """() => {
+# What was asked for once is not asked for again by a reload; while nobody has answered it still waits.
+FORGET_ARRIVAL = """(reconnect) => {
+    if (reconnect?.waiting) return;
     const address = new URL(location.href);
     for (const name of ['reference', 'again']) address.searchParams.delete(name);
     history.replaceState(null, '', address);

@@ -125,7 +125,10 @@ class Wizard:
     async def _arrived(self, client: Client, stored: dict[str, Any], request: gr.Request) -> dict[str, Any]:
         try:
             return await arrive(client, stored, request.query_params)
-        except (NotFoundError, InvalidRequestError) as error:  # an old address: the draft as it was is better than nothing
+        except (
+            NotFoundError,
+            InvalidRequestError,
+        ) as error:  # an old address: the draft as it was is better than nothing
             warn(request, error)
             return stored
 

@@ -72,8 +72,10 @@ class ExecutionServicer(execution_service_pb2_grpc.ExecutionServiceServicer):
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, context: Context) -> pb.ListExecutionsResponse:
         """See the proto."""
-        page = await self._use.list(current_caller(), size=request.page_size, token=request.page_token)
-        return pb.ListExecutionsResponse(executions=page.items, next_page_token=page.cursor)
+        caller = current_caller()
+        page = await self._use.list(caller, size=request.page_size, token=request.page_token)
+        executions = [self._linker.listed(caller, execution) for execution in page.items]
+        return pb.ListExecutionsResponse(executions=executions, next_page_token=page.cursor)
 
     async def WatchExecution(
         self, request: pb.WatchExecutionRequest, context: Context

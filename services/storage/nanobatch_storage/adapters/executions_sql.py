@@ -13,11 +13,11 @@ from nanobatch_storage import cursors
 from nanobatch_storage.adapters import rows
 from nanobatch_storage.adapters.access import find_execution, visible
 from nanobatch_storage.adapters.creation_sql import create_execution
-from nanobatch_storage.adapters.database import Database
+from nanobatch_storage.adapters.database import Database, Transaction
 from nanobatch_storage.adapters.tables import UtcDateTime, attempts, executions, results
 from nanobatch_storage.domain import Actor, Execution, NewExecution, ResultState
 from nanobatch_storage.errors import ResultNotFoundError
-from nanobatch_storage.views import ExecutionView, Latency, Page, ResultView
+from nanobatch_storage.views import ExecutionView, Latency, ListedExecution, Page, ResultView
 
 _LATENCY_SAMPLES = 200
 
@@ -39,7 +39,7 @@ class SqlExecutions:
         async with self._database.read() as tx:
             return await find_execution(tx, actor, execution_id)
 
-    async def list(self, actor: Actor, page_size: int, cursor: str) -> Page[Execution]:
+    async def list(self, actor: Actor, page_size: int, cursor: str) -> Page[ListedExecution]:
         """See the port."""
         statement = select(executions).where(visible(executions, actor))
         if cursor:
@@ -49,10 +49,12 @@ class SqlExecutions:
         statement = statement.order_by(executions.c.create_time.desc(), executions.c.id.desc()).limit(page_size + 1)
         async with self._database.read() as tx:
             found = [rows.execution_from(row) for row in await tx.connection.execute(statement)]
+            page = found[:page_size]
+            covers = await _covers(tx, [execution.id for execution in page if execution.completed])
+        listed = [ListedExecution(execution, covers.get(execution.id)) for execution in page]
         if len(found) <= page_size:
-            return Page(found, "")
-        page = found[:page_size]
-        return Page(page, cursors.after_execution(page[-1].create_time, page[-1].id))
+            return Page(listed, "")
+        return Page(listed, cursors.after_execution(page[-1].create_time, page[-1].id))
 
     async def list_results(
         self, actor: Actor, execution_id: str, page_size: int, cursor: str, states: Collection[ResultState]
@@ -107,3 +109,20 @@ class SqlExecutions:
             median=timedelta(milliseconds=statistics.median(samples)),
             p95=timedelta(milliseconds=samples[nearest_rank]),
         )
+
+
+async def _covers(tx: Transaction, execution_ids: Collection[str]) -> dict[str, str]:
+    """Return the first thumbnail of each that has one: one walk of the index by place, ended at its first hit."""
+    if not execution_ids:
+        return {}
+    first = (
+        select(results.c.thumbnail_image_id)
+        .where(results.c.execution_id == executions.c.id, results.c.thumbnail_image_id.is_not(None))
+        .order_by(results.c.batch_index, results.c.variation)
+        .limit(1)
+        .correlate(executions)
+        .scalar_subquery()
+        .label("cover")
+    )
+    statement = select(executions.c.id, first).where(executions.c.id.in_(execution_ids))
+    return {row.id: row.cover for row in await tx.connection.execute(statement) if row.cover}

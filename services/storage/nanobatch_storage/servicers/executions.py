@@ -22,6 +22,7 @@ from nanobatch_storage.translate import (
     change_to_proto,
     credential_from_proto,
     execution_to_proto,
+    listed_to_proto,
     new_execution_from_proto,
     result_to_proto,
     retry_from_proto,
@@ -78,10 +79,10 @@ class ExecutionServicer(execution_service_pb2_grpc.ExecutionServiceServicer):
         page = await self._executions.list(
             actor_from_proto(request.actor), page_size(request.page_size), request.cursor
         )
-        shown = _fitting(execution_to_proto(execution) for execution in page.items)
+        shown = _fitting(listed_to_proto(listed) for listed in page.items)
         if len(shown) == len(page.items):
             return pb.ListExecutionsResponse(executions=shown, next_cursor=page.next_cursor)
-        last = page.items[len(shown) - 1]
+        last = page.items[len(shown) - 1].execution
         return pb.ListExecutionsResponse(
             executions=shown, next_cursor=cursors.after_execution(last.create_time, last.id)
         )

@@ -430,6 +430,8 @@ class Execution(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
+    COVER_THUMBNAIL_IMAGE_ID_FIELD_NUMBER: _builtins.int
+    COVER_THUMBNAIL_URL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID. Set by the server."""
     workflow_id: _builtins.str
@@ -450,6 +452,10 @@ class Execution(_message.Message):
     """Spend cap, millionths of a US dollar; unset: none."""
     revision: _builtins.int
     """Highest revision given out in this execution; grows with every change of it or of one of its results."""
+    cover_thumbnail_image_id: _builtins.str
+    """Thumbnail of its first picture by prompt, by id. Set in lists only; empty until there is one."""
+    cover_thumbnail_url: _builtins.str
+    """Signed address of that thumbnail, as `Result.thumbnail_url`. Set in lists only."""
     @_builtins.property
     def resume_time(self) -> _timestamp_pb2.Timestamp:
         """When a paused execution goes on by itself; unset when it waits for a person."""
@@ -498,10 +504,12 @@ class Execution(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         revision: _builtins.int = ...,
         settings: Global___ExecutionSettings | None = ...,
+        cover_thumbnail_image_id: _builtins.str = ...,
+        cover_thumbnail_url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_cost_micros", b"_max_cost_micros", "create_time", b"create_time", "end_time", b"end_time", "max_cost_micros", b"max_cost_micros", "resume_time", b"resume_time", "settings", b"settings", "start_time", b"start_time", "stats", b"stats"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_cost_micros", b"_max_cost_micros", "create_time", b"create_time", "end_time", b"end_time", "estimated_cost_micros", b"estimated_cost_micros", "id", b"id", "labels", b"labels", "max_cost_micros", b"max_cost_micros", "mode", b"mode", "model", b"model", "parent_execution_id", b"parent_execution_id", "pause_reason", b"pause_reason", "resume_time", b"resume_time", "revision", b"revision", "settings", b"settings", "start_time", b"start_time", "state", b"state", "stats", b"stats", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_cost_micros", b"_max_cost_micros", "cover_thumbnail_image_id", b"cover_thumbnail_image_id", "cover_thumbnail_url", b"cover_thumbnail_url", "create_time", b"create_time", "end_time", b"end_time", "estimated_cost_micros", b"estimated_cost_micros", "id", b"id", "labels", b"labels", "max_cost_micros", b"max_cost_micros", "mode", b"mode", "model", b"model", "parent_execution_id", b"parent_execution_id", "pause_reason", b"pause_reason", "resume_time", b"resume_time", "revision", b"revision", "settings", b"settings", "start_time", b"start_time", "state", b"state", "stats", b"stats", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_cost_micros: _TypeAlias = _typing.Literal["max_cost_micros"]  # noqa: Y015
     _WhichOneofArgType__max_cost_micros: _TypeAlias = _typing.Literal["_max_cost_micros", b"_max_cost_micros"]  # noqa: Y015
