@@ -53,7 +53,7 @@ REQUESTS: dict[str, list[dict[str, Any]]] = {
     ],
     "ExecutionService/WatchExecution": [{}, {"after_revision": 1}, {"after_revision": 1_000_000}],
     "ImageService/DownloadImage": [{}],
-    "ImageService/ExportExecution": [{"execution_id": "{execution}"}, {"result_ids": ["{result}"]}],
+    "ImageService/ExportExecution": [{}, {"execution_id": "{execution}", "result_ids": ["{result}"]}],
     "ImageService/GetImage": [{}],
     "ImageService/UploadImage": [],
     "ModelService/CheckApiKey": [],

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pages import answering
 from playwright.async_api import Browser, Page, async_playwright, expect
-from processes import Product, free_port, product
+from processes import Product, free_port, product, upstream
 
 expect.set_options(timeout=30_000)  # machines that run tests are busy
 
@@ -37,7 +37,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The product with its page, for all tests of this session."""
     port = free_port()
     environment = {"NANOBATCH_WEB": f"127.0.0.1:{port}", "NANOBATCH_SANDBOX_LATENCY": "0.3"}
-    with product(tmp_path_factory.mktemp("site"), environment=environment) as running:
+    folder = tmp_path_factory.mktemp("site")
+    with (
+        upstream(folder, picture_bytes=30_000) as gemini,
+        product(folder, upstream_url=gemini.url, environment=environment) as running,
+    ):
         yield Site(f"http://127.0.0.1:{port}/nano-banana/", running)
 
 

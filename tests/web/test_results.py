@@ -12,6 +12,7 @@ from playwright.async_api import Page, expect
 from nanobatch_client import Client, Execution
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"> =HYPERLINK(1) \u202eabc 🦊"
+KEY = "a-second-provider-key"
 PROMPTS = ["a red fox", HOSTILE, "a blue fish [fail:blocked]", "an old lighthouse [fail:400]"]
 
 
@@ -161,3 +162,22 @@ async def test_all_or_the_chosen_ones_come_as_a_zip(page: Page, site, run: Execu
     await page.get_by_role("checkbox", name="Choose picture 2").check()
     with await taken("Download 1 chosen as ZIP") as archive:
         assert archive.namelist()[2:] == pictures[1:]
+
+
+async def test_a_wiped_key_is_asked_for_once_more_and_kept_nowhere(page: Page, site) -> None:
+    async with Client(site.product.target) as client:
+        prompts = ["a good one", "a bad one {{fault:400-fieldx1}}"]
+        run = await client.create_execution(prompts, model="gemini-2.5-flash-image", api_key="the-first-key")
+        async for _ in client.watch(run.id):
+            pass
+    await open_results(page, site, run.id)
+    await page.get_by_role("button", name="Retry all failed").click()
+    await page.get_by_label("Provider key").fill(KEY)
+    await page.get_by_role("button", name="Go on").click()
+    await expect(page.get_by_role("button", name="Success (2)")).to_be_visible()
+    await expect(page.get_by_label("Provider key")).to_have_count(0)
+    await expect(shown(page).nth(1)).to_contain_text("2 attempts")
+    kept = await page.evaluate(
+        "JSON.stringify([{...localStorage}, {...sessionStorage}, location.href, document.cookie])"
+    )
+    assert KEY not in kept + await page.content()

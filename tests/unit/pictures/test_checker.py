@@ -81,7 +81,7 @@ async def test_a_picture_is_checked_and_shrunk_in_a_child(good, tmp_path):
 
     assert (checked.facts.mime_type, checked.facts.width, checked.facts.height) == ("image/png", 640, 320)
     assert checked.thumbnail is not None
-    assert (checked.thumbnail.mime_type, checked.thumbnail.width) == ("image/webp", 512)
+    assert (checked.thumbnail.mime_type, checked.thumbnail.width) == ("image/webp", 256)
     assert (tmp_path / "thumbnail").stat().st_size == checked.thumbnail.size_bytes
 
 

@@ -60,7 +60,7 @@ def test_every_mode_of_png_is_taken_and_shrunk(write, tmp_path, mode):
     checked = work.check(write(data), tmp_path / "thumbnail", LIMITS)
 
     assert checked.thumbnail is not None
-    assert (checked.thumbnail.width, checked.thumbnail.height) == (512, 256)
+    assert (checked.thumbnail.width, checked.thumbnail.height) == (256, 128)
 
 
 def test_cmyk_is_taken_and_its_thumbnail_is_in_colours_for_screens(write, tmp_path):
@@ -164,7 +164,7 @@ def test_a_picture_at_the_ceiling_passes(write, tmp_path, size):
 
     assert (checked.facts.width, checked.facts.height) == size
     assert checked.thumbnail is not None
-    assert max(checked.thumbnail.width, checked.thumbnail.height) == 512
+    assert max(checked.thumbnail.width, checked.thumbnail.height) == 256
 
 
 def test_a_size_of_nothing_is_damaged(write):
@@ -199,7 +199,7 @@ def test_a_frame_count_of_ten_thousand_is_refused_without_decoding_a_frame(write
 
 @pytest.mark.parametrize(
     ("size", "small"),
-    [((1024, 1024), (512, 512)), ((1376, 768), (512, 286)), ((300, 900), (171, 512)), ((100, 60), (100, 60))],
+    [((1024, 1024), (256, 256)), ((1376, 768), (256, 143)), ((300, 900), (85, 256)), ((100, 60), (100, 60))],
 )
 def test_a_thumbnail_is_a_webp_of_the_same_shape(write, tmp_path, size, small):
     path = write(encoded(noise(*size), "PNG"))
@@ -225,9 +225,9 @@ def test_a_thumbnail_keeps_holes_and_stands_upright_without_camera_data(write, t
 
     assert (checked.facts.width, checked.facts.height) == (800, 400)
     with Image.open(tmp_path / "thumbnail") as thumbnail:
-        assert thumbnail.size == (256, 512)
-        assert thumbnail.getpixel((128, 40))[3] == 0
-        assert thumbnail.getpixel((128, 470))[3] == 255
+        assert thumbnail.size == (128, 256)
+        assert thumbnail.getpixel((64, 20))[3] == 0
+        assert thumbnail.getpixel((64, 235))[3] == 255
         assert not thumbnail.getexif()
 
 

@@ -1,3 +1,4 @@
+import re
 import string
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,15 @@ def test_every_text_takes_the_same_facts_in_both_languages() -> None:
     for key, both in TEXTS.items():
         english, french = ({name for _, name, _, _ in string.Formatter().parse(text) if name} for text in both)
         assert english == french, key
+
+
+def test_every_code_of_a_failed_result_has_a_sentence_of_its_own() -> None:
+    documented = (Path(__file__).parents[3] / "docs/api.md").read_text()
+    section = documented.partition("### Result codes")[2].partition("These codes never fail a result")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    codes = {code for row in rows for code in re.findall(r"`([A-Z_]+)`", row)}
+    assert len(codes) > 25
+    assert {f"why.{code}" for code in codes} == {key for key in TEXTS if key.startswith("why.")}
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,18 @@ GALLERY: dict[str, tuple[str, str]] = {
         "The picture is larger than can be kept. Try again with a smaller size.",
         "L'image est plus grande que ce qui peut être gardé. Réessayez avec une taille plus petite.",
     ),
+    "why.PICTURE_ANIMATED": (
+        "The provider sent a moving picture, which is not kept. Ask for a still one.",
+        "Le fournisseur a envoyé une image animée, qui n'est pas gardée. Demandez une image fixe.",
+    ),
+    "why.PICTURE_CHECK_FAILED": (
+        "The picture could not be checked, twice. Try again.",
+        "L'image n'a pas pu être vérifiée, deux fois. Réessayez.",
+    ),
+    "why.PICTURE_REFUSED": (
+        "What the provider sent is no picture that can be kept. Try again.",
+        "Ce que le fournisseur a envoyé n'est pas une image qui puisse être gardée. Réessayez.",
+    ),
     "why.CALL_TIMED_OUT": (
         "The provider did not answer in time. A new batch with more time is cheaper than trying often.",
         "Le fournisseur n'a pas répondu à temps. Un nouveau lot avec plus de temps coûte moins que des essais répétés.",
@@ -143,6 +155,10 @@ GALLERY: dict[str, tuple[str, str]] = {
         "The provider could not be reached. Look at the server's network, then try again.",
         "Le fournisseur était injoignable. Vérifiez le réseau du serveur, puis réessayez.",
     ),
+    "why.PROVIDER_UNKNOWN": (
+        "A part of the server is too old for this provider. Tell who runs it.",
+        "Une partie du serveur est trop ancienne pour ce fournisseur. Prévenez qui le gère.",
+    ),
     "why.PROVIDER_OVERLOADED": (
         "The provider was overloaded for a long time. Try again later.",
         "Le fournisseur est resté longtemps surchargé. Réessayez plus tard.",
@@ -154,6 +170,10 @@ GALLERY: dict[str, tuple[str, str]] = {
     "why.STORING_FAILED": (
         "The picture could not be stored. The server's disk may be full; tell who runs it, then try again.",
         "L'image n'a pas pu être enregistrée. Le disque du serveur est peut-être plein ; prévenez qui le gère.",
+    ),
+    "why.INTERNAL": (
+        "A fault of the server, not yours. Try again; the number below helps who runs it to find it.",
+        "Une erreur du serveur, pas la vôtre. Réessayez ; le numéro ci-dessous aide qui le gère à la trouver.",
     ),
     # History
     "history.none": (

@@ -85,7 +85,7 @@ class PictureChecker:
         return [slot.worker.pid for slot in self._slots if slot.worker is not None]
 
     async def check(self, path: Path, *, thumbnail: Path | None = None) -> Checked:
-        """Decode the whole file at ``path`` and write its thumbnail (WebP, long edge at most 512 pixels) by the way.
+        """Decode the whole file at ``path`` and write its thumbnail (WebP, long edge at most 256 pixels) by the way.
 
         The file is not touched. Raises a PictureError that says what is wrong with it, OSError where a file cannot be
         read or written, PictureCheckerUnavailableError where no child can be had; then there is no thumbnail.

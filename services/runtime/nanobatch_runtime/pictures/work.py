@@ -27,7 +27,7 @@ from nanobatch_runtime.pictures.errors import (
 from nanobatch_runtime.pictures.facts import MEBIBYTE, Checked, PictureFacts, PictureLimits
 from nanobatch_runtime.pictures.files import write_atomically
 
-THUMBNAIL_EDGE = 512
+THUMBNAIL_EDGE = 256
 """Pixels of a thumbnail's longer edge, at most."""
 
 _KINDS = {"PNG": ("image/png", "png"), "JPEG": ("image/jpeg", "jpg"), "WEBP": ("image/webp", "webp")}

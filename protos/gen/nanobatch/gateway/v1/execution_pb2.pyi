@@ -706,7 +706,7 @@ class Result(_message.Message):
     revision: _builtins.int
     """Revision of its last change."""
     thumbnail_image_id: _builtins.str
-    """Id of the thumbnail image (WebP, long edge at most 512 pixels). Empty until there is one."""
+    """Id of the thumbnail image (WebP, long edge at most 256 pixels). Empty until there is one."""
     uncertain_cost_micros: _builtins.int
     """Worst case of its calls that may have been charged, millionths of a US dollar."""
     @_builtins.property

@@ -35,7 +35,7 @@ class _ImageKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImageKind.V
     IMAGE_KIND_DERIVED: _ImageKind.ValueType  # 4
     """Made from a master: exact size or other format."""
     IMAGE_KIND_THUMBNAIL: _ImageKind.ValueType  # 5
-    """Made from a master for grids: WebP, long edge at most 512 pixels."""
+    """Made from a master for grids: WebP, long edge at most 256 pixels."""
 
 class ImageKind(_ImageKind, metaclass=_ImageKindEnumTypeWrapper):
     """What a picture is there for."""
@@ -51,7 +51,7 @@ IMAGE_KIND_MASTER: ImageKind.ValueType  # 3
 IMAGE_KIND_DERIVED: ImageKind.ValueType  # 4
 """Made from a master: exact size or other format."""
 IMAGE_KIND_THUMBNAIL: ImageKind.ValueType  # 5
-"""Made from a master for grids: WebP, long edge at most 512 pixels."""
+"""Made from a master for grids: WebP, long edge at most 256 pixels."""
 Global___ImageKind: _TypeAlias = ImageKind  # noqa: Y015
 
 @_typing.final
