@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from postgres_server import PostgresMissingError, PostgresServer, private_postgres
 from redis_server import RedisServer, private_redis
 
 from nanobatch_runtime.clock import ManualClock
+
+# Busy machines are slow at moments: what an example takes says nothing of the code.
+settings.register_profile("nanobatch", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("nanobatch")
 
 
 @pytest.fixture(scope="session")

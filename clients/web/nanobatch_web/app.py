@@ -20,7 +20,7 @@ from nanobatch_web.gate import Gate
 from nanobatch_web.live.hub import Hub
 from nanobatch_web.pages import site
 from nanobatch_web.pages.context import Context
-from nanobatch_web.routes import account, archive, history, live, login, runs, uploads
+from nanobatch_web.routes import account, archive, history, live, login, runs, uploads, usage
 from nanobatch_web.routes.answers import answer, refuse
 from nanobatch_web.routes.assets import assets
 from nanobatch_web.settings import MOUNT, OWN, WebSettings
@@ -28,8 +28,7 @@ from nanobatch_web.viewers import Viewers
 
 _EVENTS = 400
 """Events at once in one process; Gradio's own limit of 40 would let a few slow providers stop the page."""
-
-_STYLES = ("page.css", "gallery.css")
+_STYLES = ("page.css", "gallery.css", "statistics.css")
 
 
 def make_app(settings: WebSettings, port: int) -> ASGIApp:
@@ -54,6 +53,7 @@ def make_app(settings: WebSettings, port: int) -> ASGIApp:
         archive.router(viewers),
         history.router(viewers),
         uploads.router(viewers),
+        usage.router(viewers),
         account.router(viewers),
         assets(),
     )

@@ -7,7 +7,7 @@ from datetime import timedelta
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nanobatch_client.cli.names import file_name
@@ -45,7 +45,6 @@ def test_an_address_says_whose_picture_it_is_and_for_how_long() -> None:
     assert link.seconds_left == 43 * 3600
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_any_changed_character_is_refused(data: st.DataObject) -> None:
     address = links().sign(CALLER, new_id(), "001-a-fox")
@@ -61,7 +60,6 @@ def test_any_changed_character_is_refused(data: st.DataObject) -> None:
         links().open(changed_id, everything)
 
 
-@settings(deadline=None)
 @given(st.text(), st.dictionaries(st.sampled_from(["user", "role", "name", "expires", "signature"]), st.text()))
 def test_nonsense_is_refused(image_id: str, query: dict[str, str]) -> None:
     with pytest.raises(LinkInvalidError):
@@ -85,7 +83,6 @@ def test_gateways_in_the_middle_of_a_rotation_accept_each_others_addresses() -> 
         links(OLD).open(image_id, query)
 
 
-@settings(deadline=None)
 @given(
     st.text(max_size=200), st.integers(0, 99), st.integers(0, 3), st.sampled_from(["image/png", "image/jpeg", "x/y"])
 )

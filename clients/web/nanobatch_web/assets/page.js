@@ -9,6 +9,7 @@ import "./history.js";
 import "./account.js";
 import "./field-errors.js";
 import "./reconnect.js";
+import "./statistics.js";
 
 // Gradio takes `autocomplete` from a password field whatever it is told, and browsers then offer to keep the key.
 const KEPT_OUT = {autocomplete: "new-password", "data-1p-ignore": "", "data-lpignore": "true", "data-bwignore": ""};

@@ -26,4 +26,8 @@ def build(context: Context) -> gr.Blocks:
         Navbar(main_page_name=label("app.new"))
         element("nb-account", {})
         element("nb-history", {}, elem_id="nb-history")
+    with site.route("Statistics", "statistics"):
+        Navbar(main_page_name=label("app.new"))
+        element("nb-account", {})
+        element("nb-statistics", {}, elem_id="nb-statistics")
     return site

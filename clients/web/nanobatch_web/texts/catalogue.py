@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nanobatch_web.texts.gallery import GALLERY
+from nanobatch_web.texts.statistics import STATISTICS
 
 TEXTS: dict[str, tuple[str, str]] = {
     "app.title": ("nanobatch", "nanobatch"),
@@ -210,4 +211,5 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Le serveur est injoignable. Rien n'est perdu ; cette page réessaie toute seule.",
     ),
     "login.out": ("Sign out", "Se déconnecter"),
+    **STATISTICS,
 }
