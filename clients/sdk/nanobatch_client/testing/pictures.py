@@ -56,6 +56,9 @@ class PicturesAndModels(
         self.price_micros = 39_000
         self.archive = b""
         """What ExportExecution sends, whatever is asked for."""
+        self.break_archive_at: int | None = None
+        """A multiple of 256 KiB after which ExportExecution fails."""
+        self.open_archives = 0
 
     def store(self, data: bytes) -> image_pb2.Image:
         """Keep bytes as a picture; nothing looks into them."""
@@ -106,10 +109,16 @@ class PicturesAndModels(
     async def ExportExecution(
         self, request: im.ExportExecutionRequest, context: Context[Any, Any]
     ) -> AsyncIterator[im.ExportExecutionResponse]:
-        """Send the archive that was laid ready."""
+        """Send the archive that was laid ready, as far as told."""
         await self._arrive("ExportExecution", request, context)
-        for start in range(0, len(self.archive), 256 * 1024):
-            yield im.ExportExecutionResponse(chunk=self.archive[start : start + 256 * 1024])
+        self.open_archives += 1
+        try:
+            for start in range(0, len(self.archive), 256 * 1024):
+                if start == self.break_archive_at:
+                    await context.abort(grpc.StatusCode.UNAVAILABLE, "It broke off.")
+                yield im.ExportExecutionResponse(chunk=self.archive[start : start + 256 * 1024])
+        finally:
+            self.open_archives -= 1
 
     async def ListModels(self, request: ms.ListModelsRequest, context: Context[Any, Any]) -> ms.ListModelsResponse:
         """Two models."""
