@@ -4,6 +4,17 @@ import httpx
 
 from nanobatch_runtime.testing import eventually
 
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+"""What Chromium is told: no services of its own, nothing looked up."""
+
 
 async def answering(url: str) -> None:
     """Wait until a page answers at all, with whatever."""

@@ -1,27 +1,15 @@
 """A real browser on the real page."""
 
-import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from pages import answering
+from pages import FLAGS, answering
 from playwright.async_api import Browser, Page, async_playwright, expect
 from processes import Product, free_port, product, upstream
 
 expect.set_options(timeout=30_000)  # machines that run tests are busy
-
-_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @dataclass
@@ -53,7 +41,7 @@ async def chromium() -> AsyncIterator[Browser]:
         pytest.fail("Chromium is needed for these tests and was not found: install it (apt-get install chromium).")
 
     async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(executable_path=program, args=_FLAGS)
+        running = await playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield running
         await running.close()
 
@@ -84,10 +72,3 @@ async def page(browser: Browser, site: Site) -> AsyncIterator[Page]:
     yield opened
     await opened.close()
     assert wrong == []
-
-
-@pytest.fixture
-def shots() -> Path | None:
-    """Where to put screenshots: the folder that NANOBATCH_SHOTS names."""
-    named = os.environ.get("NANOBATCH_SHOTS")
-    return Path(named) if named else None

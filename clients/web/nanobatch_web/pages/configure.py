@@ -9,9 +9,9 @@ from typing import Any
 
 import gradio as gr
 
-from nanobatch_client import Model, NanobatchError, split_prompts
+from nanobatch_client import NanobatchError, split_prompts
 from nanobatch_web import texts
-from nanobatch_web.pages.context import Context, say
+from nanobatch_web.pages.context import Context, say, warn
 from nanobatch_web.pages.elements import element
 from nanobatch_web.pages.files import prompts_of_file
 from nanobatch_web.pages.form import Form
@@ -33,7 +33,6 @@ _SAMPLES = {
 class Configure:
     """The step's components, for the steps that follow."""
 
-    models: gr.State
     model: gr.Dropdown
     facts: gr.HTML
     key: gr.Textbox
@@ -93,7 +92,6 @@ def form_of(
 def build(context: Context) -> Configure:
     """Lay the step out and wire what happens inside it."""
     label = context.label
-    models = gr.State([])
     with gr.Row(equal_height=False):
         with gr.Column(scale=3):
             prompts = gr.Textbox(
@@ -133,7 +131,6 @@ def build(context: Context) -> Configure:
     errors = element("nb-field-errors", {"places": {}})
     following = gr.Button(label("configure.next"), variant="primary", elem_id="nb-next")
     step = Configure(
-        models=models,
         model=model,
         facts=facts,
         key=key,
@@ -150,14 +147,14 @@ def build(context: Context) -> Configure:
         next=following,
     )
 
-    def show_model(
-        model_id: str,
-        known: list[Model],
-        chosen_ratio: str,
-        chosen_size: str,
-        held: dict[str, Any],
-        request: gr.Request,
+    async def show_model(
+        model_id: str, chosen_ratio: str, chosen_size: str, held: dict[str, Any], request: gr.Request
     ) -> tuple[Any, ...]:
+        try:
+            known = await (await context.viewer(request)).client.list_models()
+        except NanobatchError as error:
+            warn(request, error)
+            return (gr.skip(),) * len(step.offered)
         return offer(model_id, known, chosen_ratio, chosen_size, held, request)
 
     async def check_key(model_id: str, secret: str, request: gr.Request) -> str:
@@ -180,7 +177,7 @@ def build(context: Context) -> Configure:
 
     model.change(
         show_model,
-        [model, models, ratio, size, references],
+        [model, ratio, size, references],
         step.offered,
         show_progress="hidden",
         api_visibility="private",

@@ -23,9 +23,11 @@ class Review:
     """The step's components."""
 
     prompts: gr.HTML
-    """Value: ``{"form": Form.stored(), "problems": {"3": ["..."]}, "edit": 1}``; edits come back in ``form``, counted."""
+    """Value: ``{"form": Form.stored(), "problems": {"3": ["..."]}, "edit": 1, "nonce": "..."}``.
+
+    Edits come back in ``form``, counted; the nonce makes two clicks on one page one run.
+    """
     summary: gr.HTML
-    nonce: gr.State
     back: gr.Button
     start: gr.Button
 
@@ -37,7 +39,7 @@ def build(context: Context) -> Review:
     with gr.Row():
         back = gr.Button(context.label("review.back"), elem_id="nb-back")
         start = gr.Button(context.label("review.start_free"), variant="primary", elem_id="nb-start")
-    return Review(prompts, summary, gr.State(""), back, start)
+    return Review(prompts, summary, back, start)
 
 
 def shown(form: Form, reviewed: Reviewed, request: gr.Request) -> tuple[str, dict[str, Any], gr.Button]:
@@ -48,8 +50,11 @@ def shown(form: Form, reviewed: Reviewed, request: gr.Request) -> tuple[str, dic
         return shown, by_prompt, gr.Button(interactive=False)
     estimate = reviewed.estimate
     total = dollars(estimate.total_micros)
+    each, count = dollars(estimate.per_image_micros), estimate.image_count
     facts = [
-        say(request, "review.total", count=estimate.image_count, each=dollars(estimate.per_image_micros), total=total)
+        say(request, "review.total_one", each=each, total=total)
+        if count == 1
+        else say(request, "review.total", count=count, each=each, total=total)
     ]
     facts.append(
         say(request, "review.no_cap")

@@ -55,7 +55,7 @@ class Wizard:
     def _wire(self, page: gr.Blocks) -> None:
         first, second, steps = self._first, self._second, self._steps
         filled = [first.model, first.prompts, first.variations, first.cap, *first.offered]
-        loaded = [steps, self._execution, self._board, self._outcome, self._reconnect, first.models, *filled]
+        loaded = [steps, self._execution, self._board, self._outcome, self._reconnect, *filled]
         begun = gr.on([page.load, self._reconnect.submit], self._load, self._draft, loaded, **_QUIET)
         begun.then(None, self._reconnect, None, js=FORGET_ARRIVAL)
         gr.on(
@@ -66,7 +66,7 @@ class Wizard:
             trigger_mode="always_last",
             **_QUIET,
         )
-        reviewed = [steps, second.prompts, second.summary, second.start, second.nonce, first.errors]
+        reviewed = [steps, second.prompts, second.summary, second.start, first.errors]
         first.next.click(self._to_review, first.fields, reviewed, **_LISTED)
         second.prompts.change(
             self._edited,
@@ -78,7 +78,7 @@ class Wizard:
         second.back.click(lambda: gr.Walkthrough(selected=CONFIGURE), None, steps, **_QUIET)
         second.start.click(
             self._begin,
-            [second.prompts, first.key, second.nonce],
+            [second.prompts, first.key],
             [steps, self._execution, self._board, second.prompts, second.summary, first.key, first.errors],
             **_LISTED,
         )
@@ -103,7 +103,7 @@ class Wizard:
             stored = await self._arrived(client, stored, request)
         except NanobatchError:
             # What was filled in before stays as it is; nb-reconnect says so, and calls again when somebody answers.
-            nothing = (gr.skip(),) * (4 + 1 + len(self._first.offered))
+            nothing = (gr.skip(),) * (4 + len(self._first.offered))
             step = PROCESSING if wanted else CONFIGURE
             return (*_at(step, wanted), {"waiting": True}, *nothing)
         ids = [model.id for model in models]
@@ -114,7 +114,6 @@ class Wizard:
         return (
             *_at(step, wanted),
             {"waiting": False},
-            models,
             gr.Dropdown(choices=[(model.display_name or model.id, model.id) for model in models], value=picked),
             stored.get("text") or gr.skip(),  # who types before this arrives keeps the words
             stored.get("variations") or 1,
@@ -148,13 +147,13 @@ class Wizard:
             reviewed = await ask((await self._context.viewer(request)).client, form)
         except NanobatchError as error:
             warn(request, error)
-            return (gr.skip(),) * 6
+            return (gr.skip(),) * 5
         if problems.elsewhere(reviewed.problems):
             places = problems.at_fields(reviewed.problems, request)
-            return *((gr.skip(),) * 5), {"places": places}
+            return *((gr.skip(),) * 4), {"places": places}
         summary, wrong, button = review.shown(form, reviewed, request)
-        value = {"form": form.stored(), "problems": wrong}
-        return gr.Walkthrough(selected=REVIEW), value, summary, button, str(uuid.uuid4()), {"places": {}}
+        value = {"form": form.stored(), "problems": wrong, "nonce": str(uuid.uuid4())}
+        return gr.Walkthrough(selected=REVIEW), value, summary, button, {"places": {}}
 
     async def _edited(self, value: dict[str, Any], request: gr.Request) -> tuple[Any, ...]:
         value = value or {}
@@ -167,12 +166,12 @@ class Wizard:
         summary, wrong, button = review.shown(form, reviewed, request)
         return {**value, "form": form.stored(), "problems": wrong}, summary, button
 
-    async def _begin(self, value: dict[str, Any], key: str, nonce: str, request: gr.Request) -> tuple[Any, ...]:
+    async def _begin(self, value: dict[str, Any], key: str, request: gr.Request) -> tuple[Any, ...]:
         value = value or {}
         form = Form.of(value.get("form") or {})
         same = gr.skip()
         try:
-            started = await review.start((await self._context.viewer(request)).client, form, key or "", nonce)
+            started = await review.start((await self._context.viewer(request)).client, form, key or "", _nonce(value))
         except InvalidRequestError as error:
             if problems.elsewhere(error.violations):
                 places = problems.at_fields(error.violations, request)
@@ -184,6 +183,14 @@ class Wizard:
             return (same,) * 7
         # The key goes with the run: it does not stay in the page.
         return gr.Walkthrough(selected=PROCESSING), started, {"execution": started}, same, same, "", same
+
+
+def _nonce(value: dict[str, Any]) -> str:
+    """Return the nonce that the review was shown with; a browser that lost it starts anew."""
+    try:
+        return str(uuid.UUID(value.get("nonce")))
+    except (ValueError, AttributeError, TypeError):
+        return str(uuid.uuid4())
 
 
 async def _step_of(client: Client, wanted: str) -> int:

@@ -91,6 +91,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "configure.next": ("Review", "Vérifier"),
     # Review
     "review.total": ("{count} pictures × {each} = {total}", "{count} images × {each} = {total}"),
+    "review.total_one": ("1 picture × {each} = {total}", "1 image × {each} = {total}"),
     "review.duration": ("about {duration}", "environ {duration}"),
     "review.cap": ("Cap: {cap}", "Plafond : {cap}"),
     "review.no_cap": ("No cap", "Sans plafond"),

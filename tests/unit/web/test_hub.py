@@ -1,0 +1,85 @@
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from nanobatch_client import (
+    Execution,
+    ExecutionState,
+    ExecutionUpdate,
+    NotFoundError,
+    Stats,
+    UnauthenticatedError,
+    UnreachableError,
+    Update,
+)
+from nanobatch_web.live.hub import Hub
+from nanobatch_web.viewers import Viewer
+
+EXECUTION = Execution("E", ExecutionState.PROCESSING, "sandbox", stats=Stats())
+
+
+class Gateway:
+    """One run, as the SDK shows it to somebody; each of its answers may be an error."""
+
+    def __init__(self, error: Exception | None = None, watching: Exception | None = None) -> None:
+        self.error, self.watching = error, watching
+        self.watches = 0
+
+    async def get_execution(self, execution_id: str) -> Execution:
+        if self.error is not None:
+            raise self.error
+        return EXECUTION
+
+    async def watch(self, execution_id: str, after_revision: int = 0) -> AsyncIterator[Update]:
+        self.watches += 1
+        if self.watching is not None:
+            raise self.watching
+        yield ExecutionUpdate(1, Stats(), EXECUTION)
+        await asyncio.Event().wait()
+
+
+def viewer(name: str, gateway: Gateway) -> Viewer:
+    return Viewer(name, gateway)  # type: ignore[arg-type]
+
+
+async def test_all_tabs_of_all_who_look_share_one_watch() -> None:
+    gateway = Gateway()
+    async with Hub().open() as hub:
+        for who in ("ada", "bob"):
+            for tab in ("1", "2", "3"):
+                feed = await hub.view(viewer(who, gateway), "E", tab)
+                assert json.loads(feed.run.delta(-1, ""))["execution"]["id"] == "E"
+        assert gateway.watches == hub.open_feeds == 1
+
+
+async def test_a_strangers_run_is_not_shown_though_somebody_else_follows_it() -> None:
+    async with Hub().open() as hub:
+        await hub.view(viewer("ada", Gateway()), "E", "1")
+        with pytest.raises(NotFoundError):
+            await hub.view(viewer("eve", Gateway(NotFoundError("There is none."))), "E", "1")
+        with pytest.raises(UnreachableError):
+            await hub.view(viewer("eve", Gateway(UnreachableError("Nobody answers."))), "E", "1")
+
+
+async def test_who_was_let_in_keeps_what_there_is_while_the_gateway_is_away() -> None:
+    now = 0.0
+    gateway = Gateway()
+    async with Hub(lambda: now).open() as hub:
+        await hub.view(viewer("ada", gateway), "E", "1")
+        now = 100.0
+        gateway.error = UnreachableError("Nobody answers.")
+        assert (await hub.view(viewer("ada", gateway), "E", "1")).run.execution == EXECUTION
+
+
+async def test_a_viewer_who_was_signed_out_takes_nobody_along() -> None:
+    revoked = Gateway(watching=UnauthenticatedError("Unknown."))
+    async with Hub().open() as hub:
+        with pytest.raises(UnauthenticatedError):
+            await hub.view(viewer("ada", revoked), "E", "1")
+        ada = asyncio.create_task(hub.view(viewer("ada", revoked), "E", "1"))
+        bob = asyncio.create_task(hub.view(viewer("bob", Gateway()), "E", "1"))
+        assert (await bob).run.execution == EXECUTION
+        with pytest.raises(UnauthenticatedError):
+            await ada

@@ -1,0 +1,101 @@
+"""The third step in a browser: numbers that are the gateway's, pauses that say what they need, tabs that all live."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from nanobatch_client import Client, Execution
+
+MODEL = "gemini-2.5-flash-image"
+
+
+@pytest.fixture
+async def client(site) -> AsyncIterator[Client]:
+    async with Client(site.product.target) as opened:
+        yield opened
+
+
+def dollars(micros: int) -> str:
+    text = f"{micros / 1e6:.6f}".rstrip("0")
+    whole, _, cents = text.partition(".")
+    return f"${whole}.{cents.ljust(2, '0')}"
+
+
+async def expect_numbers(page: Page, execution: Execution) -> None:
+    """Compare every number of the board with what GetExecution says."""
+    stats = execution.stats
+    facts = {
+        "percent": f"{stats.completion_percentage} %",
+        "done": f"{stats.completed} done",
+        "failed": f"{stats.failed} failed",
+        "left": f"{stats.pending + stats.processing} left",
+        "cost": f"{dollars(stats.total_cost_micros)} cost so far",
+    }
+    if stats.cancelled:
+        facts["cancelled"] = f"{stats.cancelled} cancelled"
+    if stats.uncertain_cost_micros:
+        facts["uncertain"] = f"{dollars(stats.uncertain_cost_micros)} maybe charged besides"
+    for name, fact in facts.items():
+        await expect(page.locator(f".nb-numbers [data-fact='{name}']")).to_have_text(fact)
+    await expect(page.locator("#nb-run nb-run > div > progress")).to_have_js_property(
+        "value", stats.completion_percentage
+    )
+
+
+async def test_a_cap_that_is_reached_is_raised_where_it_is_told(page: Page, site, client: Client) -> None:
+    prompts = ["one", "two", "three {{fault:image-safety}}", "four"]
+    run = await client.create_execution(prompts, model=MODEL, api_key="a-good-key", max_cost_micros=80_000)
+    await page.goto(f"{site.url}?execution={run.id}")
+    await expect(page.locator(".nb-note").last).to_contain_text("Cap reached")
+    await expect_numbers(page, await client.get_execution(run.id))
+    cap = page.get_by_label("New spend cap in US dollars (it was $0.08)")
+    await cap.fill("0.5")
+    await page.get_by_role("button", name="Resume").click()
+    await expect(page.locator(".nb-outcome")).to_be_visible()
+    ended = await client.get_execution(run.id)
+    assert ended.state.is_final
+    await page.get_by_role("tab", name="Processing").click()
+    await expect_numbers(page, ended)
+    for name, number in (("done", ended.stats.completed), ("failed", ended.stats.failed)):
+        await expect(page.locator(f".nb-outcome [data-fact='run.{name}'] dd")).to_have_text(str(number))
+
+
+async def test_a_key_that_is_refused_is_asked_for_where_that_is_told(page: Page, site, client: Client) -> None:
+    run = await client.create_execution(["one", "two"], model=MODEL, api_key="bad-key")
+    await page.goto(f"{site.url}?execution={run.id}")
+    await expect(page.get_by_text("The provider does not take the key.")).to_be_visible()
+    key = page.locator("#nb-resume-key")
+    await expect(key).to_have_attribute("autocomplete", "new-password")
+    await key.fill("another-good-key")
+    await page.get_by_role("button", name="Resume").click()
+    await expect(page.locator(".nb-outcome [data-fact='run.done'] dd")).to_have_text("2")
+    assert "another-good-key" not in await page.evaluate("document.documentElement.outerHTML + location.href")
+
+
+@pytest.mark.timeout(500)
+async def test_ten_tabs_of_one_browser_all_stay_live(browser: Browser, site, client: Client) -> None:
+    run = await client.create_execution(["[delay:2] one", "[delay:1] two", "[fail:400] three"], model="sandbox")
+    await client.pause_execution(run.id)
+    context = await browser.new_context(locale="en-US")
+    pages = [await context.new_page() for _ in range(10)]
+    for page in pages:
+        await page.goto(f"{site.url}?execution={run.id}", timeout=120_000)
+    for page in pages:
+        await expect(page.locator(".nb-card")).to_have_count(3, timeout=120_000)
+    await pages[7].get_by_role("button", name="Resume").click()
+    for page in pages:
+        await expect(page.locator(".nb-outcome [data-fact='run.done'] dd")).to_have_text("2", timeout=120_000)
+    ended = await client.get_execution(run.id)
+    await pages[3].get_by_role("tab", name="Processing").click()
+    await expect_numbers(pages[3], ended)
+    await context.close()
+
+
+async def test_an_unknown_run_is_told_and_a_final_one_opens_at_its_results(page: Page, site, client: Client) -> None:
+    await page.goto(f"{site.url}?execution=00000000-0000-4000-8000-00000000dead")
+    await expect(page.get_by_text("There is no such batch.")).to_be_visible()
+    run = await client.create_execution(["[delay:20] one"], model="sandbox")
+    await client.cancel_execution(run.id)
+    await page.goto(f"{site.url}?execution={run.id}")
+    await expect(page.locator(".nb-outcome [data-fact='state.CANCELLED'] dd")).to_have_text("1")
