@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 PACKAGES := nanobatch_runtime nanobatch_catalog nanobatch_storage nanobatch_generator nanobatch_gateway nanobatch_embedded nanobatch_client nanobatch_web
 
-.PHONY: help setup run test lint format protos published soak bench deploy-check images-check clean lock
+.PHONY: help setup run test lint format protos published soak bench shots deploy-check images-check clean lock
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ deploy-check: .venv/.ready ## Render every overlay, hold it against the schema a
 
 images-check: ## Build every image in a chroot and start it once; needs root on Debian or Ubuntu
 	@scripts/images-check.sh
+
+shots: .venv/.ready ## Screenshots of every step of the web page, into build/shots
+	@PYTHONPATH=tests $(PY) -m shots build/shots
 
 lock: .venv/.ready ## Pin the newest dependencies with their hashes
 	scripts/lock.sh
