@@ -62,4 +62,4 @@ lock: .venv/.ready ## Pin the newest dependencies with their hashes
 	scripts/lock.sh
 
 clean: ## Remove what setup and tests made; your data stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .cache/images .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

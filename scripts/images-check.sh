@@ -12,8 +12,14 @@ cache=$PWD/.cache/images
 mkdir -p "$cache"
 [ -f "$cache/base.tar" ] || mmdebstrap --quiet --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$cache/base.tar"
 
-buildah=(buildah --root "$cache/store" --runroot "$cache/run" --storage-driver vfs)
-options=(--isolation chroot --network host --pull-never --layers --quiet)
+# Layers share their files where the kernel can do that here; else every step of a build is a copy of everything (gigabytes).
+driver=overlay
+mkdir -p "$cache"/try/{lower,upper,work,both}
+mount -t overlay overlay -o "lowerdir=$cache/try/lower,upperdir=$cache/try/upper,workdir=$cache/try/work" "$cache/try/both" 2>/dev/null \
+  && umount "$cache/try/both" || driver=vfs
+buildah=(buildah --root "$cache/$driver" --runroot "$cache/run" --storage-driver "$driver")
+options=(--isolation chroot --network host --pull-never --quiet)
+[ "$driver" = vfs ] || options+=(--layers)
 for file in /etc/pip.conf /etc/ssl/certs; do # a mirror or a certificate that this machine's pip was told of
   [ ! -e "$file" ] || options+=(--volume "$file:$file:ro")
 done

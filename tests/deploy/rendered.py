@@ -98,11 +98,14 @@ class Rendered:
 
     def allowed(self) -> set[Call]:
         """Return the calls over TCP that NetworkPolicies let pass, from and to the outside included."""
-        pods = {each.component: each.labels for each in self.workloads()}
-        sent = {call for name in pods for call in self._sides(name, pods, "egress")}
-        taken = {call for name in pods for call in self._sides(name, pods, "ingress")}
+        sent, taken = self.granted("egress"), self.granted("ingress")
         inside = {call for call in sent & taken if OUTSIDE not in call}
         return inside | {call for call in sent if call[1] == OUTSIDE} | {call for call in taken if call[0] == OUTSIDE}
+
+    def granted(self, direction: str) -> set[Call]:
+        """Return the calls that one side's policies let pass; a call needs both sides, or one where the other is outside."""
+        pods = {each.component: each.labels for each in self.workloads()}
+        return {call for name in pods for call in self._sides(name, pods, direction)}
 
     def _sides(self, name: str, pods: dict[str, dict[str, str]], direction: str) -> Iterator[Call]:
         for policy in self.of("NetworkPolicy"):
@@ -148,6 +151,7 @@ def render(overlay: str) -> Rendered:
     return Rendered(list(yaml.safe_load_all(built.stdout)))
 
 
+@cache
 def made_secrets(*words: str, **environment: str) -> dict[str, dict[str, bytes]]:
     """Return what the script makes, by Secret and key."""
     made = subprocess.run(

@@ -296,6 +296,14 @@ def test_the_network_lets_pass_what_is_called_and_nothing_else(overlay):
     assert {call[1:] for call in overlay.allowed() if call[0] == OUTSIDE} == open_to_all
 
 
+def test_neither_end_of_a_call_grants_more_than_the_other(overlay):
+    taken = overlay.granted("ingress")
+    public = {call[1:] for call in taken if call[0] == OUTSIDE}
+    inside = {call for call in calls(overlay) if OUTSIDE not in call}
+    assert {call for call in overlay.granted("egress") if OUTSIDE not in call} == inside
+    assert {call for call in taken if call[1:] not in public} == {call for call in inside if call[1:] not in public}
+
+
 def test_what_is_not_named_is_refused(overlay):
     (deny,) = [each for each in overlay.of("NetworkPolicy") if each["metadata"]["name"] == "default-deny"]
     assert deny["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
