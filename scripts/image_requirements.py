@@ -17,7 +17,8 @@ _COMMAND = ("nanobatch-embedded", "nanobatch-client")
 
 def members() -> dict[str, list[str]]:
     """Return the dependencies of each member of this repository."""
-    projects = [tomllib.loads(path.read_text())["project"] for path in ROOT.glob("*/**/pyproject.toml")]
+    files = [path for place in ("protos", "services/*", "clients/*") for path in ROOT.glob(f"{place}/pyproject.toml")]
+    projects = [tomllib.loads(path.read_text())["project"] for path in files]
     return {project["name"]: project["dependencies"] for project in projects}
 
 
