@@ -19,7 +19,7 @@ run: .venv/.ready ## Start nanobatch on this machine; pictures and database go t
 
 test: .venv/.ready ## Run all tests, on private servers that leave nothing behind
 	@scripts/system-packages.sh
-	@$(PY) -m pytest tests $(ARGS)
+	@$(PY) -m pytest tests -n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: .venv/.ready ## Style, types, layers, contracts, stubs
 	.venv/bin/ruff check .

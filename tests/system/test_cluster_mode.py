@@ -63,8 +63,8 @@ async def test_storage_waits_for_its_database_says_so_once_and_may_be_stopped_me
             await eventually(lambda: serving(services.target), within=90)
             assert services.log("later").count("storage.waits_for_database") == 1
             assert "storage.database_met" in services.log("later")
-            # A line for each reason, not for each try: nobody there, then somebody who waits as well.
-            assert 1 <= services.log("gateway").count("gateway.waits_for_storage") <= 2
+            # A line for each reason, not for each try: nobody there, too slow, somebody who waits as well.
+            assert 1 <= services.log("gateway").count("gateway.waits_for_storage") <= 3
 
 
 async def test_a_second_storage_without_redis_ends_with_one_line_and_a_killed_one_leaves_no_claim(

@@ -18,6 +18,8 @@ from processes import bare_environment, product
 BUF = Path(sys.executable).parent / "buf"
 SERVICES = {
     "nanobatch.gateway.v1.ExecutionService",
+    "nanobatch.gateway.v1.AccountService",
+    "nanobatch.gateway.v1.AnalyticsService",
     "nanobatch.gateway.v1.ImageService",
     "nanobatch.gateway.v1.ModelService",
 }

@@ -136,7 +136,12 @@ async def test_watchers_that_come_back_at_any_revision_miss_nothing_and_see_noth
 
 
 async def test_a_draining_gateway_ends_watches_resumably_and_the_sdk_goes_on_at_the_next_one(tmp_path, connect):
-    with cluster(tmp_path, NANOBATCH_SANDBOX_DELAY="0.5", NANOBATCH_CREDENTIAL_WINDOW="5") as services:
+    settings = {
+        "NANOBATCH_SANDBOX_DELAY": "0.5",
+        "NANOBATCH_CREDENTIAL_WINDOW": "5",
+        "NANOBATCH_PUBLIC_URL": "http://pictures.test",  # without it each gateway tells its own address of a picture
+    }
+    with cluster(tmp_path, **settings) as services:
         services.storage()
         gateway = services.gateway()
         services.generator("one", at=services.generator_target)
