@@ -6,7 +6,7 @@ const missesKey = (error) => error.code === "KEY_NEEDED" || error.fields.some((f
 export class Keyed {
   constructor(page) {
     this.page = page;
-    this.place = node("div", {class: "nb-key"});
+    this.place = node("div", {class: "nb-ask"});
   }
 
   // Run `act(key)`, first without one. Whatever else goes wrong is told as a toast.
