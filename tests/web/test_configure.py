@@ -2,7 +2,7 @@
 
 import re
 
-from playwright.async_api import Page, Request, expect
+from playwright.async_api import Browser, Page, Request, expect
 
 KEY = "AIza-a-key-that-must-stay-nowhere"
 AT_REST = """() => {
@@ -123,3 +123,21 @@ async def test_hostile_prompts_are_text_and_editing_keeps_the_focus(page: Page, 
     assert await page.locator(".nb-text *").count() == 0
     assert "broken" not in await page.title()
     assert dialogs == []
+
+
+async def test_a_french_browser_gets_a_french_page(chromium: Browser, browser: Browser, site) -> None:
+    page = await chromium.new_page(locale="fr-FR", viewport={"width": 360, "height": 740}, color_scheme="dark")
+    await page.goto(site.url)
+    await expect(page.locator("#nb-facts")).to_contain_text("gratuit")
+    for name in ("Nouveau lot", "Résultats", "Historique", "Statistiques"):
+        await expect(page.get_by_role("navigation").get_by_role("link", name=name)).to_be_visible()
+    await expect(page.locator("html")).to_have_attribute("lang", "fr")
+    await page.get_by_role("button", name="Insérer trois exemples").click()
+    await expect(page.get_by_text("3 prompts", exact=True)).to_be_visible()
+    await page.locator("#nb-next").click()
+    await expect(page.locator("#nb-summary")).to_contain_text("3 images, gratuit")
+    await page.locator("#nb-start").click()
+    await expect(page.locator(".nb-outcome [data-fact='run.done'] dd")).to_have_text("3")
+    await expect(page.get_by_role("link", name="Voir tous les résultats").last).to_be_visible()
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+    await page.close()

@@ -3,11 +3,12 @@ import {Element, node} from "./base.js";
 
 const TYPED = 700; // milliseconds without a key until the price is asked for anew
 
-// Value: {form: {prompts, ...}, problems: {"3": ["..."]}, edit}. `edit` counts what was changed here; an answer to an older
+// Value: {form: {prompts, ...}, problems: {"3": ["..."]}, nonce, edit}. A new nonce is a new list. `edit` counts what was changed here; an answer to an older
 // one says nothing about what stands here now.
 class Review extends Element {
   #rows = [];
   #edit = 0;
+  #nonce = null;
   #timer = null;
 
   stop() {
@@ -16,13 +17,18 @@ class Review extends Element {
 
   changed() {
     const prompts = this.value.form?.prompts ?? [];
-    const edit = this.value.edit ?? 0;
-    if (edit && edit < this.#edit) return;
+    const {edit = 0, nonce = ""} = this.value;
+    const same = nonce === this.#nonce;
+    if (same && edit < this.#edit) {
+      setTimeout(() => this.#changed(), 0); // what stands here is newer: say so again
+      return;
+    }
     // Nothing that is being typed in is ever redrawn: only a list that comes from elsewhere is.
-    if (!edit || this.#rows.length !== prompts.length) {
-      this.#edit = edit;
+    if (!same || (edit > this.#edit && this.#rows.length !== prompts.length)) {
+      this.#nonce = nonce;
       this.#draw(prompts);
     }
+    this.#edit = edit;
     const problems = this.value.problems ?? {};
     this.#rows.forEach((row, index) => {
       const wrong = problems[index] ?? [];

@@ -6,13 +6,14 @@ from typing import Any
 
 import gradio as gr
 
+# Gradio fires `change` for values that come from the server as well; `input` is only what a person did.
 # `properties.value` of the element follows the component's value, and its events become the component's.
 _BRIDGE = """
 const inner = element.querySelector('[data-nb]');
 const give = () => { inner.value = props.value; };
 if (window.customElements) customElements.whenDefined(inner.localName).then(give);
 watch('value', give);
-inner.addEventListener('nb-change', (event) => { props.value = event.detail; trigger('change'); });
+inner.addEventListener('nb-change', (event) => { props.value = event.detail; trigger('change'); trigger('input'); });
 inner.addEventListener('nb-submit', (event) => { props.value = event.detail; trigger('submit'); });
 """
 

@@ -50,11 +50,10 @@ def offer(
 def facts(model: Model, request: gr.Request) -> str:
     """Return price, limits and lifecycle of a model as a list."""
     lines = []
-    if model.prices:
-        prices = ", ".join(
-            f"{price.image_size} {dollars(price.micros)}".strip() if price.micros else say(request, "model.free")
-            for price in model.prices
-        )
+    if model.prices and not any(price.micros for price in model.prices):
+        lines.append(say(request, "model.free"))
+    elif model.prices:
+        prices = ", ".join(f"{price.image_size} {dollars(price.micros)}".strip() for price in model.prices)
         lines.append(say(request, "model.price", price=prices))
     lines.append(
         say(request, "model.references", count=model.max_reference_images)

@@ -51,11 +51,10 @@ def shown(form: Form, reviewed: Reviewed, request: gr.Request) -> tuple[str, dic
     estimate = reviewed.estimate
     total = dollars(estimate.total_micros)
     each, count = dollars(estimate.per_image_micros), estimate.image_count
-    facts = [
-        say(request, "review.total_one", each=each, total=total)
-        if count == 1
-        else say(request, "review.total", count=count, each=each, total=total)
-    ]
+    key = "review.total_one" if count == 1 else "review.total"
+    if not estimate.total_micros:
+        key += "_free"
+    facts = [say(request, key, count=count, each=each, total=total)]
     facts.append(
         say(request, "review.no_cap")
         if form.cap_micros is None

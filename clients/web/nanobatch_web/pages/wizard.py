@@ -68,7 +68,7 @@ class Wizard:
         )
         reviewed = [steps, second.prompts, second.summary, second.start, first.errors]
         first.next.click(self._to_review, first.fields, reviewed, **_LISTED)
-        second.prompts.change(
+        second.prompts.input(
             self._edited,
             second.prompts,
             [second.prompts, second.summary, second.start],

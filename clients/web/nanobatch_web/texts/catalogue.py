@@ -92,6 +92,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     # Review
     "review.total": ("{count} pictures × {each} = {total}", "{count} images × {each} = {total}"),
     "review.total_one": ("1 picture × {each} = {total}", "1 image × {each} = {total}"),
+    "review.total_free": ("{count} pictures, free", "{count} images, gratuit"),
+    "review.total_one_free": ("1 picture, free", "1 image, gratuit"),
     "review.duration": ("about {duration}", "environ {duration}"),
     "review.cap": ("Cap: {cap}", "Plafond : {cap}"),
     "review.no_cap": ("No cap", "Sans plafond"),
