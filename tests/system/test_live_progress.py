@@ -172,6 +172,7 @@ async def test_a_draining_gateway_ends_watches_resumably_and_the_sdk_goes_on_at_
         assert await asyncio.to_thread(gateway.wait, 10) == 0
 
         services.gateway()
+        await (await connect(services.target)).__aexit__(None, None, None)  # it has met storage
         async with grpc.aio.insecure_channel(services.target) as channel:
             streams = ExecutionServiceStub(channel)
             request = _watch(execution.id, int(info.metadata["revision"]))

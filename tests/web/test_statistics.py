@@ -101,10 +101,8 @@ async def opened(page: Page, site: Site) -> None:
     await expect(page.locator('[data-chart="by-model"]')).to_be_visible()
 
 
-async def test_every_number_is_that_of_get_usage(page: Page, site: Site, shots: Path | None) -> None:
+async def test_every_number_is_that_of_get_usage(page: Page, site: Site) -> None:
     await opened(page, site)
-    if shots is not None:
-        await page.screenshot(path=shots / "statistics.png", full_page=True)
     for days in (30, 7):
         if days != 30:
             old = await page.locator(".nb-totals").inner_text()
@@ -163,7 +161,7 @@ async def test_bars_are_as_long_as_their_numbers_and_begin_at_zero(page: Page, s
     )
 
 
-async def test_it_reads_well_in_french_on_a_phone_in_the_dark(browser: Browser, site: Site, shots: Path | None) -> None:
+async def test_it_reads_well_in_french_on_a_phone_in_the_dark(browser: Browser, site: Site) -> None:
     phone = await browser.new_page(viewport={"width": 360, "height": 800}, locale="fr-FR", color_scheme="dark")
     await phone.goto(f"{site.url}statistics?__theme=dark")
     await expect(phone.get_by_role("heading", name="Images par jour et par modèle")).to_be_visible()
@@ -173,8 +171,6 @@ async def test_it_reads_well_in_french_on_a_phone_in_the_dark(browser: Browser, 
         " e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.outerHTML.slice(0, 80))"
     )
     assert outside == []
-    if shots is not None:
-        await phone.screenshot(path=shots / "statistics-phone.png", full_page=True)
     await phone.close()
 
 

@@ -124,6 +124,7 @@ def execution(message: execution_pb2.Execution) -> models.Execution:
         labels=dict(message.labels),
         settings=settings(message.settings),
         revision=message.revision,
+        cover_thumbnail_image_id=message.cover_thumbnail_image_id,
         cover_thumbnail_url=message.cover_thumbnail_url,
     )
 

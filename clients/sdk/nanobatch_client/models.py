@@ -217,6 +217,7 @@ class Execution:
     labels: Mapping[str, str] = field(default_factory=dict)
     settings: Settings = Settings()
     revision: int = 0
+    cover_thumbnail_image_id: str = ""
     cover_thumbnail_url: str = ""
     """Address of the thumbnail of its first picture; in lists only."""
 

@@ -36,8 +36,16 @@ class Turns:
         self._count = 0
 
     def last(self, name: str) -> int:
-        """Return the number of the last turn of a user or an execution; 0 where it had none."""
-        return self._last.get(name, 0)
+        """Return the number of the last turn of a user or an execution, or of the turn after which it came."""
+        return self._last[name]
+
+    def met(self, names: AbstractSet[str]) -> None:
+        """Note who has something to do; who is new queues behind all who have waited since their last turn.
+
+        Were newcomers always first, somebody who keeps sending single prompts would hold up a list of theirs for ever.
+        """
+        for name in names - self._last.keys():
+            self._last[name] = self._count
 
     def served(self, *names: str) -> None:
         """Note that this is their turn."""
@@ -75,7 +83,9 @@ def share(
         heapq.heappush(queue, (*by_user, *by_execution, candidate.create_time, execution, candidate))
 
     candidates = list(candidates)
-    turns.forget_all_but({name for one in candidates for name in (one.user_id, one.execution_id)} | set(user_in_flight))
+    names = {name for one in candidates for name in (one.user_id, one.execution_id)}
+    turns.forget_all_but(names | set(user_in_flight))
+    turns.met(names)
     for candidate in candidates:
         push(candidate)
     while queue and slots:

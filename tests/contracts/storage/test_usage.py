@@ -223,6 +223,6 @@ async def test_an_index_finds_the_calls(book, everybody):
             await tx.connection.execute(text("set enable_seqscan = off"))
             plan = str((await tx.connection.exec_driver_sql(f"explain {statement}", parameters)).all())
             await tx.connection.execute(text("reset enable_seqscan"))
-    assert "ix_attempts_day" in plan
+    assert "ix_attempts" in plan  # which one, PostgreSQL decides by how few rows there are
     assert "SCAN attempts" not in plan
     assert "Seq Scan on attempts" not in plan

@@ -57,6 +57,8 @@ class Command:
         streams = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.PIPE)
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "nanobatch_client", *args),
+            # A shell's background job ignores Ctrl-C, and so would what it starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             **{"cwd": self.folder, "env": self.environ, **streams, **options},
         )
 

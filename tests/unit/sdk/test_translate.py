@@ -41,7 +41,7 @@ def test_a_value_of_a_newer_server_is_unspecified_and_no_error() -> None:
         (models.ResultError, execution_pb2.ResultError, {}, set()),
         (models.Progress, execution_pb2.Progress, {}, set()),
         (models.Estimate, execution_service_pb2.EstimateCostResponse, {}, set()),
-        (models.Image, image_pb2.Image, {}, set()),
+        (models.Image, image_pb2.Image, {"image_url": "url"}, set()),
         (models.Model, model_pb2.Model, {}, set()),
         (models.Prompt, execution_pb2.Prompt, {}, set()),
         (

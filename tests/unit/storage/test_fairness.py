@@ -110,3 +110,13 @@ def test_a_hundred_executions_of_one_user_do_not_outweigh_anothers_one():
     assert abs(begun["a"] - begun["b"]) <= 3
     begun, _ = serve([*flood, *((f"e{n}", f"u{n}") for n in range(9))], slots=4, calls=500)
     assert jain(list(begun.values())) >= 0.99
+
+
+def test_single_prompts_that_keep_coming_do_not_hold_up_a_list():
+    turns = Turns()
+    served = []
+    for second in range(40):
+        newcomer = candidate(f"single{second}", "a", ready=1, bucket="one", age=1 + second)
+        dealt = deal([candidate("list", "a", bucket="one"), newcomer], 1, room={"one": 1}, turns=turns)
+        served += dealt
+    assert served.count("list") >= 19
