@@ -33,7 +33,7 @@ from nanobatch_storage.domain import (
 from nanobatch_storage.errors import LeaseLostError, WindowFullError
 from nanobatch_storage.pictures import blob_path
 
-STEPS = int(os.environ.get("NANOBATCH_MODEL_STEPS", "200"))
+STEPS = int(os.environ.get("NANOBATCH_MODEL_STEPS", "100"))
 SEED = int(os.environ.get("NANOBATCH_MODEL_SEED", "1"))
 TTL = timedelta(seconds=30)
 FINAL = {"COMPLETED", "FAILED", "CANCELLED"}
@@ -88,14 +88,22 @@ class World:
         one = self.some()
         if one is None:
             return
+        counted = self.counts(one)
         try:
             one.attempt_id = await self.ledger.start(one.ref, one.bucket_id, None) or one.attempt_id
         except WindowFullError:
             return
         except LeaseLostError:
             one.may_go = True  # paused or cooling down: it is given back
+            if counted and one.attempt_id and not one.closed and await self.was_released(one.attempt_id):
+                self.close(one, "released")  # asked again before the call: its attempt is closed as never sent
         else:
             assert self.counts(one), "an attempt was opened under a lease that did not count"
+
+    async def was_released(self, attempt_id):
+        async with self.store.database.read() as tx:
+            query = select(tables.attempts.c.outcome).where(tables.attempts.c.id == attempt_id)
+            return (await tx.connection.execute(query)).scalar_one_or_none() == "RELEASED"
 
     async def extend(self):
         chosen = [one for one in self.held if self.dice.random() < 0.5]
