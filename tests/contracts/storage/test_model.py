@@ -1,6 +1,6 @@
 """Random work of three workers with old and new leases, and of users, against a small model of who holds what.
 
-``NANOBATCH_MODEL_STEPS`` (200) and ``NANOBATCH_MODEL_SEED`` (1) choose the run; a failure names its seed and step.
+``NANOBATCH_MODEL_STEPS`` (100) and ``NANOBATCH_MODEL_SEED`` (1) choose the run; a failure names its seed and step.
 """
 
 from __future__ import annotations
