@@ -331,6 +331,17 @@ async def test_a_zombies_late_writes_are_all_refused(store, queue, user):
     assert await queue.complete(*heir) is ResultState.COMPLETED
 
 
+async def test_what_was_given_back_or_completed_has_not_failed(store, queue, user):
+    await store.paid(user, 2)
+    ((done, first),) = await queue.started()
+    await queue.complete(done, first)
+    ((given_back, second),) = await queue.started()
+    await queue.ledger.release([given_back])
+    for lease, attempt_id in ((done, first), (given_back, second)):
+        with pytest.raises(LeaseLostError):
+            await queue.fail(lease, attempt_id, FailureClass.TRANSIENT, charged=Charged.MAYBE)
+
+
 async def test_an_expired_lease_that_nobody_overtook_may_still_complete(store, queue, user):
     await store.execution(user, 1)
     ((lease, attempt),) = await queue.started(1)

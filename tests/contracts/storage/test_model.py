@@ -1,6 +1,6 @@
 """Random work of three workers with old and new leases, and of users, against a small model of who holds what.
 
-``NANOBATCH_MODEL_STEPS`` (100) and ``NANOBATCH_MODEL_SEED`` (1) choose the run; a failure names its seed and step.
+``NANOBATCH_MODEL_STEPS`` (200) and ``NANOBATCH_MODEL_SEED`` (1) choose the run; a failure names its seed and step.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from nanobatch_storage.domain import (
 from nanobatch_storage.errors import LeaseLostError, WindowFullError
 from nanobatch_storage.pictures import blob_path
 
-STEPS = int(os.environ.get("NANOBATCH_MODEL_STEPS", "100"))
+STEPS = int(os.environ.get("NANOBATCH_MODEL_STEPS", "200"))
 SEED = int(os.environ.get("NANOBATCH_MODEL_SEED", "1"))
 TTL = timedelta(seconds=30)
 FINAL = {"COMPLETED", "FAILED", "CANCELLED"}
@@ -147,14 +147,14 @@ class World:
         kind = self.dice.choice(
             [FailureClass.TRANSIENT, FailureClass.UNKNOWN, FailureClass.BLOCKED, FailureClass.DAMAGED]
         )
-        may = self.counts(one) if not one.closed else True
+        may = self.counts(one) or (one.closed == "failed" and self.state(one) != "")
         try:
             await self.ledger.fail(one.ref, one.attempt_id, Failure(kind, kind.value, "A sentence.", Charged.MAYBE))
         except LeaseLostError:
-            assert not may or one.closed, "a failure under the lease that counts was refused"
+            assert not may, "a failure under the lease that counts was refused"
         else:
             assert may, "a failure under an old lease was accepted"
-            self.close(one, one.closed or "failed")
+            self.close(one, "failed")
 
     async def release(self):
         one = self.some()
@@ -262,10 +262,13 @@ class World:
 
 
 @pytest.fixture
-async def world(store):
+async def world(store, monkeypatch):
+    dice = random.Random(SEED)
+    # Ids decide the order of rows, and with it who is chosen: a seed names one run only where ids come from it too.
+    monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=dice.getrandbits(128), version=4))
     user = await store.user()
     leases = SqlLeases(store.database, duration=TTL, ahead=0)
-    return World(store, leases, SqlLedger(store.database), user, random.Random(SEED))
+    return World(store, leases, SqlLedger(store.database), user, dice)
 
 
 @pytest.mark.timeout(60 + STEPS)

@@ -216,10 +216,12 @@ class SqlLedger:
         async def work(tx: Transaction) -> tuple[ResultState, list[str]]:
             bucket, others = await _lock_around(tx, lease, effect)
             execution, result, attempt = await _fenced(tx, lease)
-            if attempt is not None and attempt.charged is not None and attempt.id == attempt_id:
-                return result.state, []  # told before
             if (attempt.id if attempt else None) != attempt_id:
                 raise LeaseLostError
+            if attempt is not None and attempt.charged is not None:
+                if attempt.outcome == "COMPLETED":
+                    raise LeaseLostError  # this failure is not what closed it
+                return result.state, []  # told before
             if attempt is not None:
                 attempt.outcome, attempt.error_code = failure.failure_class.value, failure.code
                 attempt.provider_status = failure.provider_status[:64]
@@ -462,6 +464,8 @@ _USED = select(func.count()).where(
     attempts.c.start_time >= bindparam("since"),
     attempts.c.outcome.not_in(["RELEASED", FailureClass.RATE_LIMITED.value]),
 )
+_NOT_REPORTED = frozenset({"CRASHED", "RELEASED"})
+"""How attempts end that no worker reported the end of a call for: nothing more may be said about them."""
 _HELD = timedelta(seconds=1.5)
 """A start that lies further ahead is not waited for with the lease in hand."""
 
@@ -479,7 +483,7 @@ async def _fenced(tx: Transaction, lease: LeaseRef) -> tuple[Execution, Result, 
         raise LeaseLostError
     result, attempt = rows.result_and_attempt_from(both)
     # A commit whose answer was lost has dropped the lease: its attempt knows it.
-    told_before = attempt is not None and attempt.charged is not None and attempt.outcome != "CRASHED"
+    told_before = attempt is not None and attempt.charged is not None and attempt.outcome not in _NOT_REPORTED
     if result.lease_id != lease.lease_id and not told_before:
         raise LeaseLostError
     return rows.execution_from(row), result, attempt
