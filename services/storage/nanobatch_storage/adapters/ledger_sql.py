@@ -167,7 +167,7 @@ class SqlLedger:
 
         async def work(tx: Transaction) -> tuple[Completed, Execution | None]:
             execution, result, attempt = await _fenced(tx, completion.lease)
-            done = _already(result, attempt, completion.attempt_id)
+            done = _told_before(result, attempt, completion.attempt_id, completed=True)
             if done is not None or attempt is None:
                 return Completed(done or result.state, execution.id, makes_room=False), None
             # A call that was told to have ended gave its place then; what it had reserved is free only now.
@@ -216,12 +216,9 @@ class SqlLedger:
         async def work(tx: Transaction) -> tuple[ResultState, list[str]]:
             bucket, others = await _lock_around(tx, lease, effect)
             execution, result, attempt = await _fenced(tx, lease)
-            if (attempt.id if attempt else None) != attempt_id:
-                raise LeaseLostError
-            if attempt is not None and attempt.charged is not None:
-                if attempt.outcome == "COMPLETED":
-                    raise LeaseLostError  # this failure is not what closed it
-                return result.state, []  # told before
+            told = _told_before(result, attempt, attempt_id, completed=False)
+            if told is not None:
+                return told, []
             if attempt is not None:
                 attempt.outcome, attempt.error_code = failure.failure_class.value, failure.code
                 attempt.provider_status = failure.provider_status[:64]
@@ -489,14 +486,17 @@ async def _fenced(tx: Transaction, lease: LeaseRef) -> tuple[Execution, Result, 
     return rows.execution_from(row), result, attempt
 
 
-def _already(result: Result, attempt: Attempt | None, attempt_id: str) -> ResultState | None:
-    if attempt is None or attempt.id != attempt_id:
+def _told_before(
+    result: Result, attempt: Attempt | None, attempt_id: str | None, *, completed: bool
+) -> ResultState | None:
+    """Return the state to answer a repeat with, None for a first report. Raises LeaseLostError for what did not happen."""
+    if (attempt.id if attempt else None) != attempt_id:
         raise LeaseLostError
-    if attempt.charged is None:
+    if attempt is None or attempt.charged is None:
         return None
-    if attempt.outcome == "COMPLETED":
-        return result.state
-    raise LeaseLostError
+    if (attempt.outcome == "COMPLETED") != completed:
+        raise LeaseLostError
+    return result.state
 
 
 def _settle(
