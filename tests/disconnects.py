@@ -1,7 +1,7 @@
 """Watchers that are cut thousands of times, while gateways and generators come and go, miss nothing and hear nothing twice.
 
-``python -m tests.disconnects --seed 1 --count 10000`` does it at length, ``tests/system/test_watchers.py`` in short. Storage,
-two generators and two gateways run in this process, over TCP, so that a run can be short and its watchers many.
+``PYTHONPATH=tests python -m disconnects --seed 1 --count 10000`` does it at length, ``tests/system/test_watchers.py`` in
+short. Storage, two generators and two gateways run in this process, over TCP, so that a run can be short and its watchers many.
 """
 
 from __future__ import annotations
@@ -256,7 +256,7 @@ def _free_address() -> str:
 
 def main() -> None:
     """Run it at length."""
-    parser = argparse.ArgumentParser(prog="python -m tests.disconnects")
+    parser = argparse.ArgumentParser(prog="python -m disconnects")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=10_000)
     arguments = parser.parse_args()

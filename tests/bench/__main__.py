@@ -1,4 +1,4 @@
-"""Run the benchmarks: ``python -m tests.bench [--only NAME] [--rounds N]``. Figures are medians over rounds."""
+"""Run the benchmarks: ``make bench ARGS="[--only NAME] [--rounds N]"``. Figures are medians over rounds."""
 
 import argparse
 import asyncio
@@ -15,16 +15,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
+from processes import ROOT, Product, product, upstream
 
+from bench import lease_queue, watchers
+from bench.hidden_quota import bench_hidden_quota
+from bench.schedule import makespan
 from nanobatch.gateway.v1 import execution_pb2
 from nanobatch.gateway.v1 import execution_service_pb2 as pb
 from nanobatch.gateway.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from nanobatch_client import Client
 from nanobatch_client.errors import NanobatchError
-from tests.bench import queue, watchers
-from tests.bench.hidden_quota import bench_hidden_quota
-from tests.bench.schedule import makespan
-from tests.processes import ROOT, Product, product, upstream
 
 MODEL = "gemini-2.5-flash-image"
 
@@ -213,10 +213,10 @@ BENCHES = {
     "events": bench_events,
     "watchers": bench_watchers,
     "memory": bench_memory,
-    "lease": queue.bench_lease,
-    "queue": queue.bench_queue,
-    "scaling": queue.bench_scaling,
-    "flood": queue.bench_flood,
+    "lease": lease_queue.bench_lease,
+    "queue": lease_queue.bench_queue,
+    "scaling": lease_queue.bench_scaling,
+    "flood": lease_queue.bench_flood,
     "hidden-quota": bench_hidden_quota,
 }
 

@@ -7,11 +7,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from fakes.gemini_quota import read_quota
+from postgres_server import private_postgres
+from processes import cluster, upstream
+
 from nanobatch_client import Client
 from nanobatch_client.errors import NanobatchError
-from tests.fakes.gemini_quota import read_quota
-from tests.postgres_server import private_postgres
-from tests.processes import cluster, upstream
 
 MODEL, KEY = "gemini-2.5-flash-image", "the-limited-key"
 PROMPTS, IN_FLIGHT, LATENCY = 300, 50, (0.5, 1.0)

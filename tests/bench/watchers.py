@@ -1,6 +1,6 @@
 """Watchers: how late a committed result reaches those who watch, with the clients in processes of their own.
 
-``python -m tests.bench.watchers TARGET COUNT OUT EXECUTION...`` is such a client: it says ``attached`` when all its
+``python -m bench.watchers TARGET COUNT OUT EXECUTION...`` is such a client: it says ``attached`` when all its
 watchers have been told how things stand, reads to the end, and writes what came when to OUT.
 """
 
@@ -19,13 +19,13 @@ from typing import Self
 
 import psutil
 import uvloop
+from http2 import Reader
+from processes import ROOT, Cluster, cluster
 
 from nanobatch.gateway.v1 import execution_pb2
 from nanobatch.gateway.v1 import execution_service_pb2 as pb
 from nanobatch_client import Client
 from nanobatch_client.errors import NanobatchError
-from tests.http2 import Reader
-from tests.processes import ROOT, Cluster, cluster
 
 _STREAMS_PER_CONNECTION = 25
 
@@ -79,7 +79,7 @@ class _Reader:
         self._gateway = psutil.Process(services.running[-1].pid)
         self._out = out
         words = [services.target, str(count), str(out), *executions]
-        command = [sys.executable, "-m", "tests.bench.watchers", *words]
+        command = [sys.executable, "-m", "bench.watchers", *words]
         self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         self.gateway_cpu = 0.0
 

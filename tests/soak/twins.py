@@ -55,8 +55,8 @@ TWINS: dict[str, Twin] = {
             ),
             Edit(
                 _LEDGER,
-                "    if attempt.charged is None:\n        return None\n",
-                '    if attempt.outcome != "COMPLETED":\n        return None\n',
+                "    if attempt is None or attempt.charged is None:\n        return None\n",
+                '    if attempt is None or (completed and attempt.outcome != "COMPLETED"):\n        return None\n',
             ),
         ),
     ),
@@ -79,8 +79,8 @@ TWINS: dict[str, Twin] = {
         (
             Edit(
                 _LEDGER,
-                '    if attempt.outcome == "COMPLETED":\n        return result.state\n',
-                '    if attempt.outcome == "COMPLETED":\n        return None\n',
+                "!= completed:\n        raise LeaseLostError\n    return result.state\n",
+                "!= completed:\n        raise LeaseLostError\n    return None if completed else result.state\n",
             ),
         ),
     ),

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import psycopg
 import pytest
+from queue_seed import seed
 
 from nanobatch_storage import migrate
 from nanobatch_storage.adapters.database import open_database
@@ -25,7 +26,6 @@ from nanobatch_storage.domain import (
     Usage,
 )
 from nanobatch_storage.pictures import blob_path
-from tests.queue_seed import seed
 
 PLANNERS = {
     "as it likes": "",

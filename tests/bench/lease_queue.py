@@ -16,6 +16,9 @@ from pathlib import Path
 import grpc
 import psutil
 from google.protobuf.duration_pb2 import Duration
+from postgres_server import PostgresServer, private_postgres
+from processes import Cluster, cluster, upstream
+from queue_seed import seed
 
 from nanobatch.gateway.v1 import image_pb2
 from nanobatch.storage.v1 import lease_service_pb2 as pb
@@ -30,9 +33,6 @@ from nanobatch_storage.adapters.executions_sql import SqlExecutions
 from nanobatch_storage.adapters.leases_sql import SqlLeases
 from nanobatch_storage.adapters.ledger_sql import SqlLedger
 from nanobatch_storage.domain import Actor, LeaseRef, NewExecution, NewPrompt, Settings
-from tests.postgres_server import PostgresServer, private_postgres
-from tests.processes import Cluster, cluster, upstream
-from tests.queue_seed import seed
 
 _SIZES = (1_000, 100_000, 1_000_000)
 _PICTURE = b"p" * 2_000
