@@ -11,7 +11,7 @@ help: ## Show this list
 
 setup: .venv/.ready ## Make .venv with everything in it
 
-.venv/.ready: requirements/bootstrap.txt requirements/dev.txt scripts/setup.sh $(wildcard */pyproject.toml */*/pyproject.toml)
+.venv/.ready: requirements/bootstrap.txt requirements/dev.txt requirements/s3.txt scripts/setup.sh $(wildcard */pyproject.toml */*/pyproject.toml)
 	@scripts/setup.sh
 
 run: .venv/.ready ## Start nanobatch on this machine; pictures and database go to ./data

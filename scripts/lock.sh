@@ -11,6 +11,7 @@ pin() { # pin OUTPUT SOURCE OPTION...
 
 pin bootstrap requirements/bootstrap.in
 pin dev requirements/dev.in
+pin s3 requirements/s3.in
 for name in build deploy; do
   pin "$name" "requirements/$name.in" --constraint requirements/dev.txt
 done

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from postgres_server import PostgresMissingError, PostgresServer, private_postgres
 from redis_server import RedisServer, private_redis
+from s3_server import S3Server, private_s3
 
 from nanobatch_runtime.clock import ManualClock
 
@@ -30,6 +31,13 @@ def postgres_server() -> Iterator[PostgresServer]:
 def redis_server() -> Iterator[RedisServer]:
     """A private Redis of one test, to be frozen, killed and started again. Fails, never skips, where there is none."""
     with private_redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A private S3-compatible server; every test makes a bucket of its own. Fails, never skips, where there is none."""
+    with private_s3() as server:
         yield server
 
 

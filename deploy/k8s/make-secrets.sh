@@ -2,8 +2,9 @@
 # Makes the Secrets of an installation, once. They are never in a manifest, and never in a process's arguments.
 #
 #   deploy/k8s/make-secrets.sh            with a PostgreSQL and a Redis of yours, named by NANOBATCH_DATABASE_URL and
-#                                         NANOBATCH_REDIS_URL (overlay prod)
-#   deploy/k8s/make-secrets.sh --trial    with those of the components postgres and redis (overlay dev)
+#                                         NANOBATCH_REDIS_URL (overlay prod), and the key of your object store in
+#                                         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, unless pods get a role
+#   deploy/k8s/make-secrets.sh --trial    with those of the components postgres, redis and objects (overlay dev)
 #   ... --print                           prints the manifests instead of applying them; needs no cluster
 set -euo pipefail
 
@@ -12,7 +13,7 @@ for argument; do
   case $argument in
     --trial) trial=yes ;;
     --print) print=yes ;;
-    *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
 done
 if [ -z "$trial" ] && [ -z "${NANOBATCH_DATABASE_URL:-}" -o -z "${NANOBATCH_REDIS_URL:-}" ]; then
@@ -24,7 +25,7 @@ fi
 umask 077
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-mkdir "$folder/nanobatch" "$folder/postgres" "$folder/redis"
+mkdir "$folder/nanobatch" "$folder/postgres" "$folder/redis" "$folder/objects"
 random() { openssl rand -hex 32 | tr -d '\n'; }
 put() { cat >"$folder/$1"; }
 
@@ -35,15 +36,20 @@ if [ -n "$trial" ]; then
   password=$(random)
   printf 'bind * -::*\nsave ""\nappendonly no\nmaxmemory 128mb\nmaxmemory-policy allkeys-lru\nrequirepass %s\n' "$password" | put redis/redis.conf
   NANOBATCH_REDIS_URL="redis://:$password@redis:6379/0"
+  AWS_ACCESS_KEY_ID=nanobatch AWS_SECRET_ACCESS_KEY=$(random)
+  printf '%s' "$AWS_ACCESS_KEY_ID" | put objects/key-id
+  printf '%s' "$AWS_SECRET_ACCESS_KEY" | put objects/secret
 fi
 for name in ENCRYPTION_KEY NANOBATCH_ADMIN_TOKEN NANOBATCH_SERVICE_TOKEN; do
   random | put "nanobatch/$name"
 done
 printf '%s' "$NANOBATCH_DATABASE_URL" | put nanobatch/NANOBATCH_DATABASE_URL
 printf '%s' "$NANOBATCH_REDIS_URL" | put nanobatch/NANOBATCH_REDIS_URL
+printf '%s' "${AWS_ACCESS_KEY_ID:-}" | put nanobatch/AWS_ACCESS_KEY_ID
+printf '%s' "${AWS_SECRET_ACCESS_KEY:-}" | put nanobatch/AWS_SECRET_ACCESS_KEY
 
 secret() { kubectl create secret generic "$1" --namespace "$namespace" --from-file "$folder/$1" "${@:2}"; }
-names=(nanobatch ${trial:+postgres redis})
+names=(nanobatch ${trial:+postgres redis objects})
 if [ -n "$print" ]; then
   for name in "${names[@]}"; do
     secret "$name" --dry-run=client --output yaml

@@ -34,6 +34,15 @@ def test_every_service_accepts_what_compose_gives_it(service, monkeypatch):
     load(SETTINGS[service])
 
 
+def test_the_bucket_in_compose_is_a_folder_of_the_object_store_that_is_kept():
+    storage, objects = COMPOSE["storage"]["environment"], COMPOSE["objects"]
+    bucket = storage["NANOBATCH_BLOB_URL"].removeprefix("s3://").partition("/")[0]
+    assert f"pictures:{objects['command'][-1]}/{bucket}" in objects["volumes"]
+    assert storage["AWS_ENDPOINT_URL"] == f"http://objects{objects['environment']['VGW_PORT']}"
+    assert storage["AWS_ACCESS_KEY_ID"] == objects["environment"]["ROOT_ACCESS_KEY_ID"]
+    assert storage["AWS_SECRET_ACCESS_KEY"] == objects["environment"]["ROOT_SECRET_ACCESS_KEY"]
+
+
 @pytest.mark.parametrize("service", OURS)
 def test_every_target_in_compose_is_another_service_where_it_listens(service):
     for name, value in COMPOSE[service]["environment"].items():

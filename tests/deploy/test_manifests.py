@@ -103,7 +103,8 @@ def test_a_pod_writes_only_where_something_is_mounted(overlay):
         mounts = [mount["mountPath"] for mount in each.container["volumeMounts"] if not mount.get("readOnly")]
         assert "/tmp" in mounts, each.component  # noqa: S108  # HOME and TMPDIR of the images
         environment = overlay.environment(each)
-        places = [environment.get("NANOBATCH_DATA_DIR"), urlsplit(environment.get("NANOBATCH_BLOB_URL", "")).path]
+        pictures = urlsplit(environment.get("NANOBATCH_BLOB_URL", ""))
+        places = [environment.get("NANOBATCH_DATA_DIR"), pictures.path if pictures.scheme == "file" else None]
         assert all(place in mounts for place in places if place), each.component
 
 
@@ -123,7 +124,7 @@ def test_secrets_come_as_files_and_only_to_whom_they_concern(overlay):
         assert "valueFrom" not in str(each.container), each.component
         wanted = {name for name in variables(each.component) if SECRET.search(name)}
         if each.component == "migrate":
-            wanted = {"NANOBATCH_DATABASE_URL"}
+            wanted = {"NANOBATCH_DATABASE_URL"}  # it writes no picture
         assert {name for names in each.secrets.values() for name in names} == wanted, each.component
         if wanted:
             assert each.secrets.keys() == {environment["NANOBATCH_SECRETS_DIR"]}, each.component
@@ -257,12 +258,21 @@ def test_budgets_and_spread_name_the_pods_of_their_service(overlay):
             assert each["whenUnsatisfiable"] == "ScheduleAnyway"
 
 
-def test_several_storages_share_a_redis_and_a_volume():
+def test_several_storages_share_a_redis_and_an_object_store():
     prod = render("prod")
-    assert prod.workload("storage").object["spec"]["replicas"] > 1
-    assert any("NANOBATCH_REDIS_URL" in files for files in prod.workload("storage").secrets.values())
-    (claim,) = prod.of("PersistentVolumeClaim")
-    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    storage = prod.workload("storage")
+    assert storage.object["spec"]["replicas"] > 1
+    assert any("NANOBATCH_REDIS_URL" in files for files in storage.secrets.values())
+    assert prod.environment(storage)["NANOBATCH_BLOB_URL"].startswith("s3://")
+    assert not prod.of("PersistentVolumeClaim")
+
+
+def test_the_bucket_of_a_trial_is_a_folder_that_is_mounted():
+    dev = render("dev")
+    bucket = urlsplit(dev.environment(dev.workload("storage"))["NANOBATCH_BLOB_URL"]).netloc
+    objects = dev.workload("objects").container
+    mounts = [mount["mountPath"] for mount in objects["volumeMounts"]]
+    assert f"{objects['args'][-1]}/{bucket}" in mounts
 
 
 # Who may speak to whom
@@ -286,13 +296,17 @@ def calls(overlay: Rendered) -> set[tuple[str, str, int]]:
         ):
             if secret in files:
                 found.add((each.component, server if server in components else OUTSIDE, port))
+        store = urlsplit(overlay.environment(each).get("AWS_ENDPOINT_URL", ""))
+        if store.hostname:
+            server = store.hostname if store.hostname in components else OUTSIDE
+            found.add((each.component, server, store.port or 443))
     return found
 
 
 def test_the_network_lets_pass_what_is_called_and_nothing_else(overlay):
     open_to_all = {("gateway", 50051), ("gateway", 8080), ("web", 7860)}
     # A door that is open to the outside is open to pods as well, but pods have no way out to it unless they call it.
-    assert overlay.allowed() - {("postgres", OUTSIDE, 53), ("redis", OUTSIDE, 53)} == calls(overlay)
+    assert overlay.allowed() - {(name, OUTSIDE, 53) for name in ("postgres", "redis", "objects")} == calls(overlay)
     assert {call[1:] for call in overlay.allowed() if call[0] == OUTSIDE} == open_to_all
 
 

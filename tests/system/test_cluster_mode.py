@@ -183,3 +183,13 @@ async def test_watchers_at_one_generator_see_live_percentages_of_calls_that_anot
             for percents in told.values():
                 assert percents == sorted(percents)
                 assert 3 <= len(percents) <= 20  # about one a second
+
+
+async def test_a_picture_store_that_cannot_be_written_to_is_told_at_the_start(tmp_path, s3_server):
+    store = {**s3_server.environment("no-such-bucket"), "AWS_SECRET_ACCESS_KEY": "s3cret-of-the-store"}
+    with cluster(tmp_path, **store) as services:
+        assert await asyncio.to_thread(services.storage().wait, 60) == 1
+        (line,) = [line for line in services.log("storage").splitlines() if "cannot_serve" in line]
+        assert "NANOBATCH_BLOB_URL: s3://no-such-bucket/pictures" in line
+        assert "NoSuchBucket" in line or "404" in line
+        assert "s3cret" not in services.log("storage")

@@ -26,11 +26,14 @@ from nanobatch_runtime.testing import eventually
 class Namespace:
     """Pods of the rendered overlay; ``addresses`` is what the names of Services resolve to."""
 
-    def __init__(self, folder: Path, database_url: str, redis_url: str) -> None:
+    def __init__(self, folder: Path, database_url: str, redis_url: str, store: dict[str, str]) -> None:
         self.rendered = render("prod")
         self.folder = folder
         self.net = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(250) + 1}"
-        self.secrets = made_secrets(NANOBATCH_DATABASE_URL=database_url, NANOBATCH_REDIS_URL=redis_url)
+        key = {name: store[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+        self.secrets = made_secrets(NANOBATCH_DATABASE_URL=database_url, NANOBATCH_REDIS_URL=redis_url, **key)
+        # Where the store of the test is, instead of the one that the overlay names.
+        self.store = {name: store[name] for name in ("AWS_ENDPOINT_URL", "NANOBATCH_BLOB_URL")}
         self.pods: dict[str, subprocess.Popen] = {}
         names = ("storage", "gateway", "web", "generator-1", "generator-2", "migrate")
         self.addresses = {name: f"{self.net}.{number}" for number, name in enumerate(names, 1)}
@@ -46,7 +49,7 @@ class Namespace:
         (place / "secrets").mkdir(parents=True)
         lay_out(place / "secrets", workload, self.secrets)
         given = self.rendered.environment(workload)
-        environment = {name: self._here(value, pod) for name, value in given.items()}
+        environment = {name: self.store.get(name) or self._here(value, pod) for name, value in given.items()}
         command = workload.container.get("command", ["nanobatch", "serve", component])
         bare = bare_environment(place)
         bare.pop("NANOBATCH_GATEWAY_HTTP")
@@ -63,11 +66,9 @@ class Namespace:
             component = self.rendered.behind(service)[0].component
             found = [address for name, address in self.addresses.items() if name.partition("-")[0] == component]
             return "ipv4:" + ",".join(f"{address}:{port}" for address in found)
-        pictures = self.folder / "pictures"  # the volume that storages share
         return (
             value.replace("0.0.0.0", self.addresses[pod])  # noqa: S104  # to replace it
             .replace("/run/secrets/nanobatch", str(self.folder / pod / "secrets"))
-            .replace("/var/lib/nanobatch/pictures", str(pictures))
             .replace("/var/lib/nanobatch", str(self.folder / pod / "data"))
         )
 
@@ -95,9 +96,10 @@ class Namespace:
 
 
 @pytest.fixture
-def namespace(tmp_path, postgres_server, redis_server):
+def namespace(tmp_path, postgres_server, redis_server, s3_server):
     name = postgres_server.create()
-    made = Namespace(tmp_path, postgres_server.url(name), redis_server.url)
+    store = s3_server.environment(s3_server.bucket())
+    made = Namespace(tmp_path, postgres_server.url(name), redis_server.url, store)
     try:
         yield made
     finally:

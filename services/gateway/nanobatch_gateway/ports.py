@@ -140,6 +140,12 @@ class Images(Protocol):
         """Open a picture: its description first, then its bytes, as messages of the public download stream."""
         ...
 
+    def read_part(
+        self, caller: Caller, image_id: str, first: int, last: int
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Open the bytes from ``first`` to ``last`` of a picture, both inside and included."""
+        ...
+
 
 class Accounts(Protocol):
     """Users, and secrets that all replicas share."""

@@ -23,7 +23,7 @@ from nanobatch_runtime.ids import derived_id
 
 _log = structlog.get_logger("nanobatch.finish")
 
-# Refusals that are neither the fence nor an outage (a full disk, a bug): some patience, then the ledger is told.
+# Refusals that are neither the fence nor an outage (a bug): some patience, then the ledger is told.
 _REFUSALS = 5
 
 

@@ -16,6 +16,7 @@ from nanobatch_runtime.errors import (
     PermissionDeniedError,
     ResourceExhaustedError,
     UnauthenticatedError,
+    UnavailableError,
 )
 
 
@@ -136,6 +137,16 @@ class ImageExistsError(AlreadyExistsError):
         super().__init__("This image id is taken. Use a new one for a new picture.")
 
 
+class OffsetOutsideError(OutOfRangeError):
+    """A picture was asked for from beyond its end on."""
+
+    reason = "RANGE_NOT_SATISFIABLE"
+
+    def __init__(self, size: int) -> None:
+        """Say how far it goes."""
+        super().__init__(f"The picture has {size} bytes.")
+
+
 class BlobMissingError(NanobatchError):
     """A row names bytes that are not there: somebody removed them behind storage's back."""
 
@@ -145,6 +156,27 @@ class BlobMissingError(NanobatchError):
     def __init__(self) -> None:
         """Say it."""
         super().__init__("The bytes of this picture are gone from the picture store.")
+
+
+class BlobsUnavailableError(UnavailableError):
+    """The picture store does not answer, or refuses us. A repeat is safe: a path is written as a whole or not at all."""
+
+    reason = "PICTURE_STORE_UNAVAILABLE"
+
+    def __init__(self, detail: str) -> None:
+        """``detail`` is for the log: it names addresses."""
+        super().__init__("The picture store cannot be reached right now.")
+        self.detail = detail
+
+
+class DiskFullError(ResourceExhaustedError):
+    """There is no room. What was asked for was not done; it can be as soon as there is."""
+
+    reason = "DISK_FULL"
+
+    def __init__(self, what: str) -> None:
+        """``what`` lies on the full disk."""
+        super().__init__(f"The disk of {what} is full. Free some space; everything goes on by itself then.")
 
 
 class TokenNotFoundError(NotFoundError):

@@ -10,7 +10,7 @@ from nanobatch_runtime.errors import InvalidArgumentError
 from nanobatch_runtime.failpoints import failpoint
 from nanobatch_runtime.ids import is_id
 from nanobatch_storage.domain import Actor, Image
-from nanobatch_storage.errors import BadPictureError, ImageExistsError, ImageNotFoundError
+from nanobatch_storage.errors import BadPictureError, ImageExistsError, ImageNotFoundError, OffsetOutsideError
 from nanobatch_storage.ports import Blobs, Images
 
 _EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
@@ -48,12 +48,19 @@ async def put_upload(images: Images, blobs: Blobs, image: Image, chunks: AsyncIt
     return await images.add(placed)
 
 
-async def open_picture(images: Images, blobs: Blobs, actor: Actor, image_id: str) -> tuple[Image, AsyncIterator[bytes]]:
-    """Return a picture and its bytes in chunks. Raises ImageNotFoundError; reading may raise BlobMissingError."""
+async def open_picture(
+    images: Images, blobs: Blobs, actor: Actor, image_id: str, *, offset: int = 0
+) -> tuple[Image, AsyncIterator[bytes]]:
+    """Return a picture and its bytes in chunks, from ``offset`` on.
+
+    Raises ImageNotFoundError, OffsetOutsideError; reading may raise BlobMissingError.
+    """
     found = await images.get_many(actor, [image_id])
     if not found:
         raise ImageNotFoundError
-    return found[0], blobs.read(found[0].blob_path)
+    if not 0 <= offset < max(1, found[0].size_bytes):
+        raise OffsetOutsideError(found[0].size_bytes)
+    return found[0], blobs.read(found[0].blob_path, offset)
 
 
 async def _verified(image: Image, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

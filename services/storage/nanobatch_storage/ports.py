@@ -135,14 +135,20 @@ class Images(Protocol):
 
 
 class Blobs(Protocol):
-    """Bytes by path. What is written is on disk, whole and synced, or not there at all."""
+    """Bytes by path. What is written is there, whole and lasting, or not at all.
+
+    Every method raises BlobsUnavailableError where the store does not answer or refuses us, and DiskFullError.
+    """
 
     async def write(self, path: str, chunks: AsyncIterator[bytes]) -> None:
         """Store the chunks; whatever ``chunks`` raises comes out and leaves nothing behind. Overwrites."""
         ...
 
-    def read(self, path: str) -> AsyncIterator[bytes]:
-        """Iterate over the bytes in chunks of at most 256 KiB. Raises BlobMissingError before the first."""
+    def read(self, path: str, offset: int = 0) -> AsyncIterator[bytes]:
+        """Iterate over the bytes from ``offset`` on, which must be inside, in chunks of at most 256 KiB.
+
+        Raises BlobMissingError before the first.
+        """
         ...
 
     async def delete(self, path: str) -> None:
@@ -155,6 +161,10 @@ class Blobs(Protocol):
 
     async def delete_if_older(self, path: str, time: datetime) -> bool:
         """Remove it unless it was written since ``time``; returns whether it was removed."""
+        ...
+
+    async def probe(self) -> None:
+        """Write something, read it back and remove it."""
         ...
 
 

@@ -35,7 +35,15 @@ class StorageSettings(RedisSettings):
     database_url: str = Field(default_factory=_sqlite_in, validation_alias="NANOBATCH_DATABASE_URL")
     """``postgresql+psycopg://...`` or ``sqlite:///file``; the default lies in the data folder."""
     blob_url: str = Field(default_factory=_pictures_in, validation_alias="NANOBATCH_BLOB_URL")
-    """``file:///folder`` of the pictures; the default lies in the data folder."""
+    """``file:///folder`` of the pictures, or ``s3://bucket/prefix``; the default lies in the data folder."""
+    s3_endpoint: str = Field(default="", validation_alias="AWS_ENDPOINT_URL")
+    """Address of the object store; empty: AWS's own of the region."""
+    s3_region: str = Field(default="", validation_alias="AWS_REGION")
+    """Region of the bucket; empty: us-east-1, which other stores than AWS's take as well."""
+    s3_access_key_id: SecretStr = Field(default=SecretStr(""), validation_alias="AWS_ACCESS_KEY_ID")
+    """Name of the key of the object store; empty: the role of the pod or the machine."""
+    s3_secret_access_key: SecretStr = Field(default=SecretStr(""), validation_alias="AWS_SECRET_ACCESS_KEY")
+    """The key itself."""
     lease_seconds: float = Field(default=30.0, ge=1, le=3600, validation_alias="NANOBATCH_LEASE_SECONDS")
     """How long a lease lasts without being renewed."""
     credential_window: int = Field(default=10, ge=1, le=1000, validation_alias="NANOBATCH_CREDENTIAL_WINDOW")
@@ -68,9 +76,19 @@ class StorageSettings(RedisSettings):
 
     @field_validator("blob_url")
     @classmethod
-    def _is_local(cls, value: str) -> str:
-        if urlsplit(value).scheme != "file":
-            message = "only file:///folder is supported so far."
+    def _is_a_store(cls, value: str) -> str:
+        url = urlsplit(value)
+        if url.scheme != "file" and (url.scheme != "s3" or not url.netloc or "@" in url.netloc):
+            # The value is not repeated: somebody may have written a key into it.
+            message = "write file:///folder or s3://bucket/prefix."
+            raise ValueError(message)
+        return value
+
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _is_an_http_address(cls, value: str) -> str:
+        if value and (urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).hostname):
+            message = "write https://host:port, or http:// where nobody listens in between."
             raise ValueError(message)
         return value
 
@@ -78,6 +96,13 @@ class StorageSettings(RedisSettings):
     @classmethod
     def _is_an_address(cls, value: str) -> str:
         return check_address(value)
+
+    @model_validator(mode="after")
+    def _key_is_whole(self) -> Self:
+        if bool(self.s3_access_key_id.get_secret_value()) != bool(self.s3_secret_access_key.get_secret_value()):
+            message = "AWS_ACCESS_KEY_ID: give it with AWS_SECRET_ACCESS_KEY, or neither."
+            raise ValueError(message)
+        return self
 
     @model_validator(mode="after")
     def _strangers_stay_out(self) -> Self:

@@ -30,9 +30,10 @@ from nanobatch_runtime.clock import Clock, SystemClock
 from nanobatch_runtime.lifecycle import LoopLag
 from nanobatch_runtime.rpc.server import RpcServer
 from nanobatch_runtime.rpc.service_token import internal_door
+from nanobatch_runtime.settings import SettingsError
 from nanobatch_storage import migrate, sweep, topics
 from nanobatch_storage.adapters.accounts_sql import SqlAccounts
-from nanobatch_storage.adapters.blobs_obstore import open_blobs
+from nanobatch_storage.adapters.blobs_obstore import S3Access, open_blobs
 from nanobatch_storage.adapters.changes_sql import SqlChangeLog
 from nanobatch_storage.adapters.control_sql import SqlControl
 from nanobatch_storage.adapters.database import Database, DatabaseUnavailableError, open_database
@@ -46,6 +47,7 @@ from nanobatch_storage.adapters.tokens_sql import SqlTokens
 from nanobatch_storage.adapters.usage_sql import SqlAnalytics
 from nanobatch_storage.adapters.users_sql import SqlUsers
 from nanobatch_storage.adapters.waiting_room import waiting_room
+from nanobatch_storage.errors import BlobsUnavailableError, DiskFullError
 from nanobatch_storage.lease import announce
 from nanobatch_storage.ports import Blobs, Images
 from nanobatch_storage.ports_queue import Leases, Ledger
@@ -113,6 +115,7 @@ async def open_app(
     database is in use, or the address is taken; SettingsError.
     """
     url = make_url(settings.database_url)
+    blobs = await _met_blobs(settings)
     async with AsyncExitStack() as stack:
         if bus is None:
             bus = await stack.enter_async_context(open_redis_bus(settings.redis)) if settings.redis else MemoryBus()
@@ -124,7 +127,7 @@ async def open_app(
             door = None if sole_owner is not None else address or settings.listen
             await stack.enter_async_context(_met(settings.database_url, alone=alone, door=door))
         database = await stack.enter_async_context(open_database(settings.database_url, clock))
-        blobs, images = open_blobs(settings.blob_url), SqlImages(database)
+        images = SqlImages(database)
         window = float(settings.credential_window)
         executions, control = SqlExecutions(database, window=window), SqlControl(database, window=window)
         lag = sole_owner.recent if sole_owner is not None else timedelta
@@ -166,6 +169,31 @@ async def open_app(
         stack.push_async_callback(stop)
         await server.start()
         yield App(server, database, bus)
+
+
+def blobs_of(settings: StorageSettings) -> Blobs:
+    """Return the picture store that the settings name; nothing is asked yet. Raises SettingsError."""
+    access = S3Access(
+        endpoint=settings.s3_endpoint,
+        region=settings.s3_region,
+        key_id=settings.s3_access_key_id.get_secret_value(),
+        secret=settings.s3_secret_access_key.get_secret_value(),
+    )
+    return open_blobs(settings.blob_url, access)
+
+
+async def _met_blobs(settings: StorageSettings) -> Blobs:
+    """Open the picture store once something was written, read and removed there. Raises SettingsError."""
+    # A wrong bucket or key is better told now than with the first picture that was paid for. One that is away for a
+    # moment is the business of whoever starts us again.
+    blobs = blobs_of(settings)
+    try:
+        await blobs.probe()
+    except DiskFullError as error:  # what is there can still be read, and room may be made
+        _log.warning("storage.disk_full", detail=error.message)
+    except BlobsUnavailableError as error:
+        raise SettingsError(f"NANOBATCH_BLOB_URL: {settings.blob_url} cannot be written to: {error.detail}") from error
+    return blobs
 
 
 @asynccontextmanager

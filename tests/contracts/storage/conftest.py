@@ -44,6 +44,7 @@ from nanobatch_storage.domain import (
     Settings,
 )
 from nanobatch_storage.pictures import blob_path
+from nanobatch_storage.ports import Blobs
 from nanobatch_storage.views import Retry
 
 KEY = EncryptedKey(b"cipher", b"i" * 12, b"t" * 16, b"s" * 16, "0123456789abcdef", 1)
@@ -270,7 +271,12 @@ def bus() -> MemoryBus:
 
 
 @pytest.fixture
-def store(database: Database, clock: ManualClock, bus: MemoryBus, tmp_path: Path) -> Store:
+def blobs(tmp_path: Path) -> Blobs:
+    return open_blobs((tmp_path / "pictures").as_uri())
+
+
+@pytest.fixture
+def store(database: Database, clock: ManualClock, bus: MemoryBus, blobs: Blobs) -> Store:
     return Store(
         database=database,
         clock=clock,
@@ -282,5 +288,5 @@ def store(database: Database, clock: ManualClock, bus: MemoryBus, tmp_path: Path
         accounts=SqlAccounts(database),
         users=SqlUsers(database),
         tokens=SqlTokens(database),
-        blobs=open_blobs((tmp_path / "pictures").as_uri()),
+        blobs=blobs,
     )

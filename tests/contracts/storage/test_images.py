@@ -3,29 +3,56 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from s3_server import KEY_ID, SECRET
 
 from nanobatch_runtime.errors import InvalidArgumentError
 from nanobatch_runtime.settings import SettingsError
 from nanobatch_runtime.testing import eventually
 from nanobatch_storage import sweep
-from nanobatch_storage.adapters.blobs_obstore import open_blobs
+from nanobatch_storage.adapters.blobs_obstore import S3Access, open_blobs
 from nanobatch_storage.domain import Actor, NewPrompt
 from nanobatch_storage.errors import (
     BadPictureError,
     BlobMissingError,
+    BlobsUnavailableError,
+    DiskFullError,
     ImageExistsError,
     ImageNotFoundError,
+    OffsetOutsideError,
     UserNotFoundError,
 )
 from nanobatch_storage.pictures import open_picture, put_upload, write_picture
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
+LARGE = DATA * 12  # goes to an object store in parts
+
+
+@pytest.fixture(params=["disk", "s3"])
+def files(request, tmp_path):
+    """Return the names of what is stored, which suites read past the product."""
+    if request.param == "disk":
+        return lambda: sorted(path.name for path in (tmp_path / "pictures").rglob("*") if path.is_file())
+    server = request.getfixturevalue("s3_server")
+    bucket = server.bucket()
+    names = lambda: sorted(name.rpartition("/")[2] for name in server.names(bucket))  # noqa: E731
+    names.bucket = bucket
+    return names
+
+
+@pytest.fixture
+def blobs(request, files, tmp_path):
+    """The port on both kinds of store."""
+    if not hasattr(files, "bucket"):
+        return open_blobs((tmp_path / "pictures").as_uri())
+    server = request.getfixturevalue("s3_server")
+    return open_blobs(f"s3://{files.bucket}/some/prefix", S3Access(server.url, "eu-central-1", KEY_ID, SECRET))
 
 
 async def chunks(data=DATA, size=100_000):
@@ -37,16 +64,27 @@ async def put(store, user, data=DATA, **changes):
     return await put_upload(store.images, store.blobs, store.image(user, data, **changes), chunks(data))
 
 
-def files(tmp_path):
-    return sorted(path.name for path in (tmp_path / "pictures").rglob("*") if path.is_file())
-
-
 async def read(store, actor, image_id):
     image, pieces = await open_picture(store.images, store.blobs, actor, image_id)
     return image, [piece async for piece in pieces]
 
 
-async def test_an_upload_comes_back_as_it_went_in_in_chunks_of_256_kib(store, tmp_path):
+@pytest.mark.parametrize("size", [len(DATA), 5 * 2**20, len(LARGE)], ids=["small", "a part", "parts"])
+async def test_any_size_is_read_from_any_byte_on(store, size):
+    user = await store.user()
+    data = LARGE[:size]
+    stored = await put(store, user, data)
+    for offset in (0, 1, size // 2, size - 1):
+        _, pieces = await open_picture(store.images, store.blobs, user, stored.id, offset=offset)
+        read_back = [piece async for piece in pieces]
+        assert b"".join(read_back) == data[offset:]
+        assert max(map(len, read_back)) <= 256 * 1024
+    for outside in (-1, size):
+        with pytest.raises(OffsetOutsideError):
+            await open_picture(store.images, store.blobs, user, stored.id, offset=outside)
+
+
+async def test_an_upload_comes_back_as_it_went_in_in_chunks_of_256_kib(store, files):
     user = await store.user()
     stored = await put(store, user)
     assert (stored.create_time, stored.expire_time) == (store.clock.now(), store.clock.now() + timedelta(hours=24))
@@ -54,7 +92,7 @@ async def test_an_upload_comes_back_as_it_went_in_in_chunks_of_256_kib(store, tm
     assert image == stored
     assert b"".join(pieces) == DATA
     assert max(len(piece) for piece in pieces) <= 256 * 1024
-    assert files(tmp_path) == [f"{stored.id}.png"]
+    assert files() == [f"{stored.id}.png"]
 
 
 @pytest.mark.parametrize(
@@ -66,16 +104,16 @@ async def test_an_upload_comes_back_as_it_went_in_in_chunks_of_256_kib(store, tm
         {"size_bytes": 0, "sha256": hashlib.sha256().hexdigest()},
     ],
 )
-async def test_bytes_that_are_not_those_announced_leave_nothing(store, tmp_path, wrong):
+async def test_bytes_that_are_not_those_announced_leave_nothing(store, files, wrong):
     user = await store.user()
     image = store.image(user, DATA, **wrong)
     with pytest.raises(BadPictureError):
         await put_upload(store.images, store.blobs, image, chunks())
-    assert files(tmp_path) == []
+    assert files() == []
     assert await store.images.get_many(user, [image.id]) == []
 
 
-async def test_an_upload_that_breaks_off_leaves_nothing(store, tmp_path):
+async def test_an_upload_that_breaks_off_leaves_nothing(store, files):
     user = await store.user()
 
     async def broken():
@@ -96,7 +134,7 @@ async def test_an_upload_that_breaks_off_leaves_nothing(store, tmp_path):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await eventually(lambda: files(tmp_path) == [])
+    await eventually(lambda: files() == [])
 
 
 async def test_a_repeated_upload_is_answered_as_the_first_time(store):
@@ -156,7 +194,7 @@ async def test_lost_bytes_are_said_to_be_lost(store):
         await read(store, user, stored.id)
 
 
-async def test_unused_uploads_go_after_a_day_and_used_ones_stay(store, tmp_path):
+async def test_unused_uploads_go_after_a_day_and_used_ones_stay(store, files):
     user = await store.user()
     unused, used = await put(store, user), await put(store, user)
     await store.execution(user, 0, prompts=(NewPrompt("edit", source_image_id=used.id),))
@@ -164,10 +202,21 @@ async def test_unused_uploads_go_after_a_day_and_used_ones_stay(store, tmp_path)
     store.clock.advance(timedelta(hours=24))
     assert await sweep.remove_expired_uploads(store.images, store.blobs) == 1
     assert [image.id for image in await store.images.get_many(user, [unused.id, used.id])] == [used.id]
-    assert files(tmp_path) == [f"{used.id}.png"]
+    assert files() == [f"{used.id}.png"]
 
 
-async def test_only_old_bytes_that_no_row_names_are_orphans(store, tmp_path):
+async def test_bytes_that_no_row_names_are_removed(store, files):
+    user = await store.user()
+    named = await put(store, user)
+    await write_picture(store.blobs, store.image(user, DATA), chunks())
+    now = datetime.now(UTC)
+    assert await sweep.remove_orphans(store.images, store.blobs, now) == 0
+    assert await sweep.remove_orphans(store.images, store.blobs, now + timedelta(hours=2)) == 1
+    assert files() == [f"{named.id}.png"]
+
+
+@pytest.mark.parametrize("files", ["disk"], indirect=True)  # what another store wrote cannot be made older
+async def test_only_old_bytes_that_no_row_names_are_orphans(store, files, tmp_path):
     user = await store.user()
     named = await put(store, user)
     orphan, young = store.image(user, DATA), store.image(user, DATA)
@@ -178,10 +227,10 @@ async def test_only_old_bytes_that_no_row_names_are_orphans(store, tmp_path):
     for image in (named, orphan):
         os.utime(tmp_path / "pictures" / image.blob_path, (long_ago, long_ago))
     assert await sweep.remove_orphans(store.images, store.blobs, now) == 1
-    assert files(tmp_path) == sorted([f"{named.id}.png", f"{young.id}.png"])
+    assert files() == sorted([f"{named.id}.png", f"{young.id}.png"])
 
 
-async def test_an_orphan_that_gets_its_row_at_the_last_moment_stays(store, tmp_path):
+async def test_an_orphan_that_gets_its_row_at_the_last_moment_stays(store, files):
     user = await store.user()
     late = store.image(user, DATA)
     await write_picture(store.blobs, late, chunks())
@@ -199,7 +248,7 @@ async def test_an_orphan_that_gets_its_row_at_the_last_moment_stays(store, tmp_p
             return found
 
     assert await sweep.remove_orphans(Racing(), store.blobs, datetime.now(UTC) + timedelta(hours=2)) == 0
-    assert files(tmp_path) == [f"{late.id}.png"]
+    assert files() == [f"{late.id}.png"]
 
 
 async def test_bytes_written_anew_are_not_removed_as_old_ones(store):
@@ -229,7 +278,43 @@ async def test_a_sweep_that_fails_comes_again_and_holds_up_no_other():
     assert calls == stopped
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/prefix", "pictures", "file://elsewhere/pictures", "http://x/y"])
+async def test_a_large_upload_that_breaks_off_leaves_no_parts_either(s3_server):
+    bucket = s3_server.bucket()
+    blobs = open_blobs(f"s3://{bucket}", S3Access(s3_server.url, "", KEY_ID, SECRET))
+
+    async def broken():
+        yield LARGE
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        await blobs.write("picture", broken())
+    assert (s3_server.names(bucket), s3_server.uploads(bucket)) == ([], 0)
+
+
+async def test_a_probe_leaves_nothing(blobs, files):
+    await blobs.probe()
+    assert files() == []
+
+
+@pytest.mark.parametrize("endpoint", ["", "http://127.0.0.1:9"], ids=["no such bucket", "nobody there"])
+async def test_a_store_that_cannot_be_used_is_told_from_a_picture_that_is_lost(s3_server, endpoint):
+    blobs = open_blobs("s3://none", S3Access(endpoint or s3_server.url, "", KEY_ID, SECRET))
+    with pytest.raises(BlobsUnavailableError) as caught:
+        await blobs.probe()
+    assert SECRET not in caught.value.detail + caught.value.message
+    assert endpoint in caught.value.detail
+
+
+async def test_a_full_disk_is_told_as_one(tmp_path):
+    async def full():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield b""
+
+    with pytest.raises(DiskFullError):
+        await open_blobs(tmp_path.as_uri()).write("picture", full())
+
+
+@pytest.mark.parametrize("url", ["s3:///prefix", "pictures", "file://elsewhere/pictures", "http://x/y"])
 def test_a_store_that_is_not_supported_is_named(url):
     with pytest.raises(SettingsError, match="NANOBATCH_BLOB_URL"):
         open_blobs(url)

@@ -56,6 +56,32 @@ class GrpcImages:
         async with storage_stream(call) as pieces:
             yield (translate.download_message(piece) async for piece in pieces)
 
+    @asynccontextmanager
+    async def read_part(
+        self, caller: Caller, image_id: str, first: int, last: int
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """See :class:`nanobatch_gateway.ports.Images`."""
+        request = storage_pb2.ReadImageRequest(actor=translate.actor(caller), image_id=image_id, offset=first)
+        call = self._stub.ReadImage(request, timeout=limit(_TRANSFER_LIMIT))
+        async with storage_stream(call) as pieces:
+            # Errors of the first message come before anything is sent on. A storage of the version before begins at 0.
+            opening = await anext(pieces, None)
+            yield _cut(pieces, opening.offset if opening is not None else first, first, last)
+
+
+async def _cut(
+    pieces: AsyncIterator[storage_pb2.ReadImageResponse], at: int, first: int, last: int
+) -> AsyncIterator[bytes]:
+    """Return the bytes from ``first`` to ``last`` of a stream that begins ``at``, and read no further."""
+    async for piece in pieces:
+        chunk = piece.chunk
+        wanted = chunk[max(0, first - at) : last + 1 - at]
+        at += len(chunk)
+        if wanted:
+            yield wanted
+        if at > last:
+            return
+
 
 async def _pieces(header: storage_pb2.PutImageHeader, path: Path) -> AsyncIterator[storage_pb2.PutImageRequest]:
     yield storage_pb2.PutImageRequest(header=header)

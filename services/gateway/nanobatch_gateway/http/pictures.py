@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from nanobatch_gateway.domain import Caller, ImageNotFoundError, Message, ReaderTooSlowError, StorageUnavailableError
+from nanobatch_gateway.domain import Caller, ImageNotFoundError, ReaderTooSlowError, StorageUnavailableError
 from nanobatch_gateway.file_names import extension
 from nanobatch_gateway.http.errors import RangeNotSatisfiableError
 from nanobatch_gateway.ports import Images, PictureLink, PictureLinks
@@ -122,13 +121,12 @@ class _Stream(Response):
         self._stall = stall
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
-        async with self._images.read(self._caller, self._image_id) as pieces:
-            # Errors of the first message still get an answer of their own.
-            await anext(pieces, None)
+        first, last = self._part
+        # What goes wrong before the first byte still gets an answer of its own.
+        async with self._images.read_part(self._caller, self._image_id, first, last) as pieces:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            first, last = self._part
             left = last + 1 - first
-            async for chunk in _cut(pieces, first, last):
+            async for chunk in pieces:
                 await self._piece(send, chunk)
                 left -= len(chunk)
             if left:  # the connection is cut: the client must not take it for the whole
@@ -143,16 +141,3 @@ class _Stream(Response):
             raise ReaderTooSlowError(f"Nothing was read for {self._stall.total_seconds():g} s.") from None
         except OSError:
             raise ClientDisconnect from None
-
-
-async def _cut(pieces: AsyncIterator[Message], first: int, last: int) -> AsyncIterator[bytes]:
-    """Return the bytes from ``first`` to ``last`` of a stream that begins at 0, and read no further."""
-    at = 0
-    async for piece in pieces:
-        chunk: bytes = piece.chunk
-        wanted = chunk[max(0, first - at) : last + 1 - at]
-        at += len(chunk)
-        if wanted:
-            yield wanted
-        if at > last:
-            return

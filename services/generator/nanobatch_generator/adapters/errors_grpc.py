@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 # CANCELLED and UNKNOWN are what a dying server or a cut connection look like to grpc.
 _DOWN = {Kind.UNAVAILABLE, Kind.DEADLINE_EXCEEDED, Kind.CANCELLED, Kind.UNKNOWN}
+# Mended by an operator, by a restart with the right token or by room on a disk: a paid picture waits for that.
+_MENDED = {ServiceTokenError.reason, "DISK_FULL"}
 
 
 def from_status(error: grpc.RpcError) -> NanobatchError:
@@ -25,7 +27,7 @@ def from_status(error: grpc.RpcError) -> NanobatchError:
     remote = from_rpc_error(error)
     if remote.reason == LeaseLostError.reason:
         return LeaseLostError(remote.message, metadata=remote.metadata)
-    if remote.kind in _DOWN or remote.reason == ServiceTokenError.reason:  # mended by a restart with the right token
+    if remote.kind in _DOWN or remote.reason in _MENDED:
         return StorageDownError(remote.message, metadata=remote.metadata, retry_after=remote.retry_after)
     return remote
 

@@ -51,7 +51,9 @@ class ImageServicer(image_service_pb2_grpc.ImageServiceServicer):
     async def ReadImage(self, request: pb.ReadImageRequest, context: Context) -> AsyncIterator[pb.ReadImageResponse]:
         """See the contract."""
         actor = actor_from_proto(request.actor)
-        image, chunks = await pictures.open_picture(self._images, self._blobs, actor, request.image_id)
-        yield pb.ReadImageResponse(image=image_to_proto(image))
+        image, chunks = await pictures.open_picture(
+            self._images, self._blobs, actor, request.image_id, offset=request.offset
+        )
+        yield pb.ReadImageResponse(image=image_to_proto(image), offset=request.offset)
         async for chunk in chunks:
             yield pb.ReadImageResponse(chunk=chunk)

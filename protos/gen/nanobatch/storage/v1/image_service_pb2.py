@@ -26,7 +26,7 @@ from nanobatch.gateway.v1 import image_pb2 as nanobatch_dot_gateway_dot_v1_dot_i
 from nanobatch.storage.v1 import common_pb2 as nanobatch_dot_storage_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(nanobatch/storage/v1/image_service.proto\x12\x14nanobatch.storage.v1\x1a nanobatch/gateway/v1/image.proto\x1a!nanobatch/storage/v1/common.proto\"h\n\x0ePutImageHeader\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12*\n\x05image\x18\x02 \x01(\x0b\x32\x1b.nanobatch.gateway.v1.Image\"b\n\x0fPutImageRequest\x12\x36\n\x06header\x18\x01 \x01(\x0b\x32$.nanobatch.storage.v1.PutImageHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04\x64\x61ta\">\n\x10PutImageResponse\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.nanobatch.gateway.v1.Image\"V\n\x15\x42\x61tchGetImagesRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x11\n\timage_ids\x18\x02 \x03(\t\"E\n\x16\x42\x61tchGetImagesResponse\x12+\n\x06images\x18\x01 \x03(\x0b\x32\x1b.nanobatch.gateway.v1.Image\"P\n\x10ReadImageRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x10\n\x08image_id\x18\x02 \x01(\t\"Z\n\x11ReadImageResponse\x12,\n\x05image\x18\x01 \x01(\x0b\x32\x1b.nanobatch.gateway.v1.ImageH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04\x64\x61ta2\xb8\x02\n\x0cImageService\x12[\n\x08PutImage\x12%.nanobatch.storage.v1.PutImageRequest\x1a&.nanobatch.storage.v1.PutImageResponse(\x01\x12k\n\x0e\x42\x61tchGetImages\x12+.nanobatch.storage.v1.BatchGetImagesRequest\x1a,.nanobatch.storage.v1.BatchGetImagesResponse\x12^\n\tReadImage\x12&.nanobatch.storage.v1.ReadImageRequest\x1a\'.nanobatch.storage.v1.ReadImageResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(nanobatch/storage/v1/image_service.proto\x12\x14nanobatch.storage.v1\x1a nanobatch/gateway/v1/image.proto\x1a!nanobatch/storage/v1/common.proto\"h\n\x0ePutImageHeader\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12*\n\x05image\x18\x02 \x01(\x0b\x32\x1b.nanobatch.gateway.v1.Image\"b\n\x0fPutImageRequest\x12\x36\n\x06header\x18\x01 \x01(\x0b\x32$.nanobatch.storage.v1.PutImageHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04\x64\x61ta\">\n\x10PutImageResponse\x12*\n\x05image\x18\x01 \x01(\x0b\x32\x1b.nanobatch.gateway.v1.Image\"V\n\x15\x42\x61tchGetImagesRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x11\n\timage_ids\x18\x02 \x03(\t\"E\n\x16\x42\x61tchGetImagesResponse\x12+\n\x06images\x18\x01 \x03(\x0b\x32\x1b.nanobatch.gateway.v1.Image\"`\n\x10ReadImageRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"j\n\x11ReadImageResponse\x12,\n\x05image\x18\x01 \x01(\x0b\x32\x1b.nanobatch.gateway.v1.ImageH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x42\x06\n\x04\x64\x61ta2\xb8\x02\n\x0cImageService\x12[\n\x08PutImage\x12%.nanobatch.storage.v1.PutImageRequest\x1a&.nanobatch.storage.v1.PutImageResponse(\x01\x12k\n\x0e\x42\x61tchGetImages\x12+.nanobatch.storage.v1.BatchGetImagesRequest\x1a,.nanobatch.storage.v1.BatchGetImagesResponse\x12^\n\tReadImage\x12&.nanobatch.storage.v1.ReadImageRequest\x1a\'.nanobatch.storage.v1.ReadImageResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,9 +44,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHGETIMAGESRESPONSE']._serialized_start=493
   _globals['_BATCHGETIMAGESRESPONSE']._serialized_end=562
   _globals['_READIMAGEREQUEST']._serialized_start=564
-  _globals['_READIMAGEREQUEST']._serialized_end=644
-  _globals['_READIMAGERESPONSE']._serialized_start=646
-  _globals['_READIMAGERESPONSE']._serialized_end=736
-  _globals['_IMAGESERVICE']._serialized_start=739
-  _globals['_IMAGESERVICE']._serialized_end=1051
+  _globals['_READIMAGEREQUEST']._serialized_end=660
+  _globals['_READIMAGERESPONSE']._serialized_start=662
+  _globals['_READIMAGERESPONSE']._serialized_end=768
+  _globals['_IMAGESERVICE']._serialized_start=771
+  _globals['_IMAGESERVICE']._serialized_end=1083
 # @@protoc_insertion_point(module_scope)

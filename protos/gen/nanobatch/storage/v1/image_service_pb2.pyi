@@ -166,8 +166,13 @@ class ReadImageRequest(_message.Message):
 
     ACTOR_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
     image_id: _builtins.str
     """Its id."""
+    offset: _builtins.int
+    """Where to begin, in bytes; 0 (the default): with the first. OUT_OF_RANGE from the picture's size on. Set by gateways
+    for a part of a picture.
+    """
     @_builtins.property
     def actor(self) -> _common_pb2.Actor:
         """Who asks."""
@@ -177,10 +182,11 @@ class ReadImageRequest(_message.Message):
         *,
         actor: _common_pb2.Actor | None = ...,
         image_id: _builtins.str = ...,
+        offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "image_id", b"image_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "image_id", b"image_id", "offset", b"offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -194,8 +200,13 @@ class ReadImageResponse(_message.Message):
 
     IMAGE_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     """Bytes, at most 256 KiB a message."""
+    offset: _builtins.int
+    """In the first message, by storage: where the chunks begin, in bytes. A storage that does not know the request's
+    offset begins with the first, and leaves this 0.
+    """
     @_builtins.property
     def image(self) -> _image_pb2.Image:
         """What it is."""
@@ -205,10 +216,11 @@ class ReadImageResponse(_message.Message):
         *,
         image: _image_pb2.Image | None = ...,
         chunk: _builtins.bytes = ...,
+        offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data", b"data", "image", b"image"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data", b"data", "image", b"image"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "data", b"data", "image", b"image", "offset", b"offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_data: _TypeAlias = _typing.Literal["image", "chunk"]  # noqa: Y015
     _WhichOneofArgType_data: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
