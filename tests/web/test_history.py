@@ -1,10 +1,12 @@
 """The history in a browser."""
 
 import re
+from io import BytesIO
 
+from PIL import Image
 from playwright.async_api import Page, expect
 
-from nanobatch_client import Client, NotFoundError
+from nanobatch_client import Client, NotFoundError, Prompt
 
 from .test_results import HOSTILE, finished
 
@@ -63,3 +65,60 @@ async def test_what_runs_opens_live_cannot_be_deleted_and_older_ones_come_on_dem
         await first.get_by_role("link", name="Open").click()
         await page.wait_for_url(re.compile(rf"/nano-banana/\?execution={slow.id}$"))
         await client.cancel_execution(slow.id)
+
+
+async def test_it_shows_how_things_are_now(page: Page, site) -> None:
+    async with Client(site.product.target) as client:
+        old = await finished(client, ["an old one"])
+        run = await client.create_execution(["one", "two", "three"], model="sandbox")
+        await client.pause_execution(run.id)
+        await page.goto(f"{site.url}history")
+        await expect(batch(page, run.id).locator(".nb-state")).to_have_text("paused")
+        await expect(batch(page, run.id).get_by_role("progressbar")).to_have_count(1)
+        link = batch(page, run.id).get_by_role("link", name="Run again with changes")
+        await link.focus()
+        await client.resume_execution(run.id)
+        await expect(batch(page, run.id)).to_contain_text("3 of 3 done, 0 failed")
+        await expect(batch(page, run.id).get_by_role("button", name="Delete")).to_have_count(1)
+        await expect(link).to_be_focused()
+        newer = await client.create_execution(["from elsewhere"], model="sandbox")
+        await client.delete_execution(old.id)
+        await expect(page.locator(".nb-batch").first).to_have_attribute("data-id", newer.id)
+        await expect(batch(page, old.id)).to_have_count(0)
+
+
+async def test_pictures_of_single_prompts_come_along_when_a_run_is_run_again(page: Page, site) -> None:
+    async with Client(site.product.target) as client:
+        common, own = [(await client.upload_image(drawn(colour))).id for colour in ("red", "blue")]
+        prompts = [Prompt("a fox", reference_image_ids=(own,)), "a boat", Prompt("a fox", reference_image_ids=(common, own))]
+        run = await client.create_execution(prompts, model="sandbox", references=[common])
+        async for _ in client.watch(run.id):
+            pass
+        await page.goto(f"{site.url}?again={run.id}")
+        await expect(page.locator("#nb-references")).to_contain_text("2 prompts bring pictures of their own")
+        await page.wait_for_url(lambda url: "again=" not in url)
+        await page.locator("#nb-next").click()
+        await page.get_by_role("textbox", name="Prompt 3").fill("an owl")
+        await page.get_by_role("textbox", name="Prompt 1").click()
+        await page.locator("#nb-start").click()
+        await page.wait_for_url(re.compile("execution="))
+        again = page.url.partition("execution=")[2]
+        made = [result async for result in client.list_results(again)]
+        assert [(one.prompt_text, one.reference_image_ids) for one in made] == [
+            ("a fox", (own,)),
+            ("a boat", (common,)),
+            ("an owl", (common, own)),
+        ]
+
+        await page.goto(f"{site.url}results?execution={run.id}")
+        await page.get_by_role("button", name="One more like this").first.click()
+        link = page.get_by_role("link", name="Watch it")
+        child = (await link.get_attribute("href") or "").partition("execution=")[2]
+        (more,) = [result async for result in client.list_results(child)]
+        assert more.reference_image_ids == (own,)
+
+
+def drawn(colour: str) -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (64, 64), colour).save(file, "PNG")
+    return file.getvalue()

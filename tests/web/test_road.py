@@ -48,3 +48,9 @@ async def test_the_key_is_asked_for_at_its_field(page: Page, site) -> None:
     await page.locator("#nb-start").click()
     await expect(page.locator("#nb-key .nb-wrong")).to_contain_text("key")
     await expect(page.locator("#nb-key input")).to_be_focused()
+
+
+async def test_every_page_has_one_heading_that_names_it(page: Page, site) -> None:
+    for path, name in (("", "New batch"), ("results", "Results"), ("history", "History"), ("statistics", "Statistics")):
+        await page.goto(site.url + path)
+        await expect(page.get_by_role("heading", level=1)).to_have_text([name])

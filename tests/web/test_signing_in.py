@@ -48,6 +48,11 @@ async def test_a_token_opens_the_page_until_it_is_revoked(chromium: Browser, tmp
             assert cookie["httpOnly"]
             assert cookie["sameSite"] == "Strict"
             assert made.secret not in await page.content()
+            await page.goto(f"{url}statistics")
+            await expect(page.get_by_text("Nothing was made in these days.")).to_be_visible()
+            await expect(page.get_by_role("radio", name="all users")).to_have_count(0)
+            refused = await page.evaluate("fetch('/nano-banana/nb/usage?everybody=true').then((answer) => answer.status)")
+            assert refused == 403
             await admin.revoke_token(made.token.id)
             # Whatever is asked next leads to the login, as soon as the gateway has forgotten that the token was good.
 
@@ -58,3 +63,32 @@ async def test_a_token_opens_the_page_until_it_is_revoked(chromium: Browser, tmp
 
             await eventually(led_away, within=60)
             await expect(page.get_by_label("Your token")).to_be_visible()
+
+
+async def test_an_admin_sees_what_all_users_have_used(chromium: Browser, tmp_path: Path) -> None:
+    port = free_port()
+    environment = {
+        "NANOBATCH_WEB": f"127.0.0.1:{port}",
+        "NANOBATCH_AUTH": "token",
+        "NANOBATCH_ADMIN_TOKEN": _ADMIN,
+    }
+    url = f"http://127.0.0.1:{port}/nano-banana/"
+    with product(tmp_path, environment=environment) as running:
+        await answering(url)
+        async with Client(running.target, token=_ADMIN) as admin:
+            made = await admin.create_token(user_id=(await admin.create_user("ada")).id)
+        async with Client(running.target, token=made.secret) as ada:
+            run = await ada.create_execution(["one", "two"], model="sandbox")
+            async for _ in ada.watch(run.id):
+                pass
+        page = await chromium.new_page(locale="en-US")
+        page.set_default_timeout(60_000)
+        await page.goto(url + "statistics")
+        await page.get_by_label("Your token").fill(_ADMIN)
+        await page.get_by_role("button", name="Sign in").click()
+        await expect(page.get_by_text("Nothing was made in these days.")).to_be_visible()
+        await page.get_by_role("radio", name="all users").check()
+        await expect(page.locator(".nb-totals dd").first).to_have_text("2")
+        await page.get_by_role("radio", name="my own").check()
+        await expect(page.get_by_text("Nothing was made in these days.")).to_be_visible()
+        await page.close()

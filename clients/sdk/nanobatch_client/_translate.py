@@ -169,6 +169,8 @@ def result(message: execution_pb2.Result) -> models.Result:
         uncertain_cost_micros=message.uncertain_cost_micros,
         waiting=_waiting(message),
         revision=message.revision,
+        source_image_id=message.source_image_id,
+        reference_image_ids=tuple(message.reference_image_ids),
     )
 
 

@@ -274,6 +274,9 @@ class Result:
     uncertain_cost_micros: int = 0
     waiting: Waiting | None = None
     revision: int = 0
+    source_image_id: str = ""
+    reference_image_ids: tuple[str, ...] = ()
+    """What it is made with: the pictures of its prompt, else the common ones of the execution."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nanobatch_client import Client, Execution, NotFoundError, RunOptions, Settings
+from nanobatch_client import Client, Execution, NotFoundError, Prompt, Result, RunOptions, Settings
 
 
 async def again_like(
@@ -22,13 +22,20 @@ async def again_like(
     options["parent_execution_id"] = parent.id
     options["variations"] = 1
     return await client.create_execution(
-        [result.prompt_text for result in results],
+        [with_its_pictures(parent.settings, result, result.prompt_text) for result in results],
         model=parent.model,
         api_key=api_key,
         references=parent.settings.reference_image_ids,
         request_id=request_id,
         **options,
     )
+
+
+def with_its_pictures(settings: Settings, result: Result, text: str) -> str | Prompt:
+    """Return ``text`` as a prompt with what ``result`` was made with, where that was not the common pictures."""
+    if not result.source_image_id and result.reference_image_ids == settings.reference_image_ids:
+        return text
+    return Prompt(text, result.source_image_id, result.reference_image_ids)
 
 
 def whole_prompt(settings: Settings, text: str) -> str:

@@ -244,6 +244,8 @@ def result_to_proto(shown: ResultView) -> execution_pb2.Result:
         cost_micros=result.cost_micros,
         uncertain_cost_micros=result.uncertain_micros,
         revision=result.revision,
+        source_image_id=result.source_image_id or "",
+        reference_image_ids=result.reference_image_ids,
     )
     if result.state is ResultState.FAILED:
         message.error.CopyFrom(_error_to_proto(result))

@@ -85,8 +85,11 @@ def test_json_has_iso_times_seconds_and_dollars() -> None:
     json.dumps(made)
 
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
 def view() -> RunView:
-    return RunView(Execution("e", ExecutionState.PROCESSING, "m", start_time=datetime(2026, 1, 1, tzinfo=UTC)))
+    return RunView(Execution("e", ExecutionState.PROCESSING, "m", start_time=NOW))
 
 
 def paused(reason: PauseReason, stats: Stats) -> ExecutionUpdate:
@@ -95,31 +98,31 @@ def paused(reason: PauseReason, stats: Stats) -> ExecutionUpdate:
 
 def test_a_pause_stands_still_only_when_no_call_is_out() -> None:
     seen = view()
-    seen.apply(paused(PauseReason.SPEND_CAP, Stats(total=2, processing=1, pending=1)))
+    seen.apply(paused(PauseReason.SPEND_CAP, Stats(total=2, processing=1, pending=1)), NOW)
     assert not seen.stands_still
     late = Result("r", "e", 0, 0, "t", ResultState.COMPLETED)
-    seen.apply(ResultUpdate(10, Stats(total=2, completed=1, pending=1), late))
+    seen.apply(ResultUpdate(10, Stats(total=2, completed=1, pending=1), late), NOW)
     assert seen.stands_still
 
 
 def test_a_pause_by_a_user_is_no_end() -> None:
     seen = view()
-    seen.apply(paused(PauseReason.USER, Stats(total=1, pending=1)))
+    seen.apply(paused(PauseReason.USER, Stats(total=1, pending=1)), NOW)
     assert not seen.stands_still
 
 
-def test_the_time_to_go_is_the_servers_or_by_the_pace_so_far() -> None:
+def test_what_is_waited_for_is_told_until_a_picture_is_there() -> None:
     seen = view()
-    later = datetime(2026, 1, 1, 0, 1, tzinfo=UTC)
-    assert seen.eta(later) is None
-    done = Result("r", "e", 0, 0, "t", ResultState.COMPLETED)
-    seen.apply(ResultUpdate(1, Stats(total=4, completed=1, pending=3), done))
-    assert seen.eta(later) == timedelta(minutes=3)
     wait = Waiting(WaitReason.RATE_LIMITED)
-    seen.apply(ProgressUpdate(Stats(total=4, completed=1, pending=3), Progress("", 25, timedelta(seconds=9), wait)))
-    assert seen.eta(later) == timedelta(seconds=9)
+    seen.apply(
+        ProgressUpdate(Stats(total=4, completed=1, pending=3), Progress("", 25, timedelta(seconds=9), wait)), NOW
+    )
+    assert seen.time_to_go.at(NOW) is None
+    seen.apply(ExecutionUpdate(1, Stats(total=4, completed=1, pending=3), seen.execution), NOW)
+    assert seen.time_to_go.at(NOW) == timedelta(seconds=9)
     assert seen.waiting == wait
-    seen.apply(ResultUpdate(2, Stats(total=4, completed=2, pending=2), done))
+    done = Result("r", "e", 0, 0, "t", ResultState.COMPLETED)
+    seen.apply(ResultUpdate(2, Stats(total=4, completed=2, pending=2), done), NOW)
     assert seen.waiting is None
 
 

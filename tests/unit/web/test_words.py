@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from nanobatch_client import Prompt
 from nanobatch_web import texts
 from nanobatch_web.pages.files import prompts_of_file
 from nanobatch_web.pages.form import Form
@@ -59,6 +60,7 @@ def test_durations_are_short(seconds: float, text: str) -> None:
         ("a.csv", 'prompt,ratio\none,1:1\n"two, still two",4:3\n', "one\n\ntwo, still two"),
         ("a.csv", "ratio,Prompt\n1:1,one\n", "one"),
         ("a.csv", "one\ntwo\n", "one\n\ntwo"),
+        ("a.csv", 'prompt\n"two paragraphs\n\nof one prompt"\nthree\n', "two paragraphs\nof one prompt\n\nthree"),
         ("a.csv", "", ""),
     ],
 )
@@ -74,6 +76,13 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_form_survives_the_browser() -> None:
-    form = Form("sandbox", ("a", "b"), ("ID",), "1:1", "2K", 3, 5)
+    form = Form("sandbox", ("a", "b"), ("ID",), "1:1", "2K", 3, 5, (Prompt("b", "SOURCE", ("OWN",)),))
     assert Form.of(form.stored()) == form
     assert Form.of({}) == Form("", ())
+    assert Form.of({"own": "nonsense"}).own == ()
+
+
+def test_pictures_of_their_own_go_with_the_prompts_in_their_order() -> None:
+    one, other = Prompt("the same", "FIRST"), Prompt("the same", "SECOND")
+    form = Form("sandbox", ("new", "the same", "the same", "the same"), own=(one, other, Prompt("gone", "THIRD")))
+    assert form.with_pictures() == ["new", one, other, "the same"]

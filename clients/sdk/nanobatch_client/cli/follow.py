@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,7 @@ async def follow(
         try:
             async with aclosing(client.watch(execution.id)) as updates:
                 async for update in updates:
-                    view.apply(update)
+                    view.apply(update, datetime.now(UTC))
                     display.show(view, update)
                     if on_update:
                         on_update(update)

@@ -66,7 +66,7 @@ class LiveDisplay:
             return Text("waiting for the server ...")
         stats = view.execution.stats
         head = Table.grid(padding=(0, 1))
-        eta = view.eta(datetime.now(UTC))
+        eta = view.time_to_go.at(datetime.now(UTC))
         head.add_row(
             ProgressBar(total=max(stats.total, 1), completed=stats.total - stats.left, width=30),
             Text(f"{stats.completion_percentage:3} %"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
+from nanobatch_client.eta import TimeToGo
 from nanobatch_client.models import (
     Execution,
     ExecutionState,
@@ -28,10 +29,11 @@ class RunView:
     results: dict[str, Result] = field(default_factory=dict)
     progress: dict[str, Progress] = field(default_factory=dict)
     waiting: Waiting | None = None
-    given_eta: timedelta | None = None
+    time_to_go: TimeToGo = field(default_factory=TimeToGo)
 
-    def apply(self, update: Update) -> None:
-        """Take an update in."""
+    def apply(self, update: Update, now: datetime) -> None:
+        """Take an update in that came ``now``."""
+        self.time_to_go.apply(update, now)
         match update:
             case ExecutionUpdate():
                 self.execution = update.execution
@@ -45,7 +47,6 @@ class RunView:
                 if update.progress.result_id:
                     self.progress[update.progress.result_id] = update.progress
                 else:
-                    self.given_eta = update.progress.eta
                     self.waiting = update.progress.waiting
         self.execution = replace(self.execution, stats=update.stats)
 
@@ -70,13 +71,3 @@ class RunView:
     def ordered(self) -> list[Result]:
         """All results that were seen, in the order of their prompts."""
         return sorted(self.results.values(), key=lambda result: (result.batch_index, result.variation))
-
-    def eta(self, now: datetime) -> timedelta | None:
-        """Return the time to go: the server's estimate, else by the pace so far, else None."""
-        if self.given_eta is not None:
-            return self.given_eta
-        stats = self.execution.stats
-        done = stats.total - stats.left
-        if self.execution.start_time is None or not done or not stats.left:
-            return None
-        return (now - self.execution.start_time) / done * stats.left

@@ -92,6 +92,10 @@ export function clock(iso) {
   return new Date(iso).toLocaleTimeString([], {hour: "2-digit", minute: "2-digit", second: "2-digit"});
 }
 
+export function moment(iso) {
+  return new Date(iso).toLocaleString([], {dateStyle: "medium", timeStyle: "short"});
+}
+
 // Toasts of our own: text, said aloud to screen readers, gone after a while.
 export function toast(sentence, kind = "info") {
   let place = document.querySelector(".nb-toasts");

@@ -32,7 +32,7 @@ export class Card {
     this.place = node("div", {class: "nb-edit"});
     this.item = node("li", {class: "nb-card", "data-id": result.id},
       this.opener, node("span", {class: "nb-number"}, String(number)),
-      node("span", {class: "nb-row nb-between"}, this.state, node("label", {class: "nb-choice"}, this.choice)),
+      node("span", {class: "nb-row nb-between"}, this.state, node("label", {class: "nb-choice"}, this.choice, page.say("gallery.pick"))),
       this.text, this.facts, this.why, node("div", {class: "nb-row"}, this.save, this.again, this.reference, this.retry),
       this.place);
     this.show(result);

@@ -13,10 +13,6 @@ export class Cards {
     return this.#cards.size;
   }
 
-  results() {
-    return [...this.#cards.values()].map((card) => card.result);
-  }
-
   clear() {
     this.#cards.clear();
     this.list.replaceChildren();

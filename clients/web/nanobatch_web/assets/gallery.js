@@ -1,5 +1,5 @@
 // The results page: all pictures of a run, live, to be looked at, sifted, taken home and tried again.
-import {Element, MOUNT, node, post, toast} from "./base.js";
+import {dollars, Element, moment, MOUNT, node, post, toast} from "./base.js";
 import {Card} from "./card.js";
 import {FILTERS, holds, ORDERS} from "./filters.js";
 import {Keyed} from "./keyed.js";
@@ -23,7 +23,8 @@ class Gallery extends Element {
     this.nothing = node("p", {class: "nb-info", hidden: true}, this.say("gallery.nothing"));
     this.news = node("p", {class: "nb-note", role: "status", hidden: true});
     this.list = node("ol", {class: "nb-cards nb-gallery"});
-    this.body = node("div", {hidden: true}, this.#sieve(), this.#actions(path), this.keyed.place, this.news, this.list, this.nothing);
+    this.facts = node("p", {class: "nb-summary-line"});
+    this.body = node("div", {hidden: true}, this.facts, this.#sieve(), this.#actions(path), this.keyed.place, this.news, this.list, this.nothing);
     this.replaceChildren(this.trouble, this.empty, this.body, this.lightbox.dialog);
     if (!this.execution) return;
     this.#live = new Live(this.execution, {seen: (delta, fresh) => this.#seen(delta, fresh), trouble: (kind) => this.#trouble(kind)});
@@ -70,7 +71,11 @@ class Gallery extends Element {
     if (fresh) this.#forget(new Set(delta.results.map((result) => result.id)));
     this.empty.hidden = true;
     this.body.hidden = false;
-    if (delta.execution) this.board.hidden = delta.execution.final;
+    if (delta.execution) {
+      this.about = delta.execution;
+      this.board.hidden = delta.execution.final;
+    }
+    this.#tell(delta.stats);
     for (const result of delta.results) {
       const card = this.#cards.get(result.id);
       if (card) card.show(result);
@@ -82,6 +87,17 @@ class Gallery extends Element {
     }
     this.retry.hidden = !delta.stats.failed;
     if (delta.results.length) this.#arrange();
+  }
+
+  #tell(stats) {
+    const known = [
+      ...(this.about ? [moment(this.about.created), this.about.model, this.say(`state.${this.about.state}`)] : []),
+      this.say("history.counts", {done: stats.completed, total: stats.total, failed: stats.failed}),
+      ...(stats.cancelled ? [`${stats.cancelled} ${this.say("state.CANCELLED")}`] : []),
+      stats.cost || this.about?.estimated ? dollars(stats.cost) : this.say("gallery.free"),
+      ...(stats.uncertain ? [`${dollars(stats.uncertain)} ${this.say("run.maybe")}`] : []),
+    ].join(" · ");
+    if (this.facts.textContent !== known) this.facts.textContent = known;
   }
 
   // What a new copy of the run does not hold any more.

@@ -8,6 +8,7 @@ import "./outcome.js";
 import "./gallery.js";
 import "./history.js";
 import "./account.js";
+import "./heading.js";
 import "./field-errors.js";
 import "./reconnect.js";
 import "./statistics.js";

@@ -1,5 +1,5 @@
 // Reference pictures: dropped, pasted or chosen, sent at once, in an order that can be changed by mouse and by keyboard.
-// Value: {ids, limit}.
+// Value: {ids, limit, own}; `own` are prompts that bring pictures of their own, from a batch that is run again.
 import {Element, get, node, Refusal, sentence, toast, upload} from "./base.js";
 
 const MAX_BYTES = 10 * 1024 * 1024;
@@ -19,8 +19,9 @@ class References extends Element {
     this.list = node("ol", {class: "nb-pictures"});
     this.info = node("p", {class: "nb-info"});
     this.button = node("button", {type: "button", class: "nb-button", onclick: () => this.input.click()}, this.say("references.add"));
+    this.own = node("p", {class: "nb-info", hidden: true});
     this.zone = node("section", {class: "nb-drop", "aria-label": this.say("references.label")},
-      node("strong", {}, this.say("references.label")), this.info, this.list, this.button, this.input);
+      node("strong", {}, this.say("references.label")), this.info, this.list, this.button, this.own, this.input);
     this.zone.addEventListener("dragover", (event) => {
       event.preventDefault();
       if (this.#dragged === null) this.zone.classList.add("nb-over");
@@ -54,6 +55,13 @@ class References extends Element {
     this.info.classList.toggle("nb-odd", this.ids.length > this.limit);
     this.button.hidden = this.ids.length >= this.limit;
     this.list.replaceChildren(...this.ids.map((id, index) => this.#picture(id, index)));
+    const own = this.value.own ?? [];
+    this.own.hidden = !own.length;
+    if (own.length) {
+      const drop = node("button", {type: "button", class: "nb-button nb-small", onclick: () => this.#change({own: []})},
+        this.say("references.own_drop"));
+      this.own.replaceChildren(this.say(own.length === 1 ? "references.own_one" : "references.own", {count: own.length}), " ", drop);
+    }
   }
 
   #picture(id, index) {
@@ -125,7 +133,11 @@ class References extends Element {
   }
 
   #set(ids) {
-    this.tell("nb-change", {...this.value, ids});
+    this.#change({ids});
+  }
+
+  #change(what) {
+    this.tell("nb-change", {...this.value, ...what});
     this.changed();
   }
 }

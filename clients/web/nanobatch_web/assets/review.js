@@ -40,6 +40,10 @@ class Review extends Element {
   #draw(prompts) {
     clearTimeout(this.#timer);
     this.#rows = prompts.map((prompt) => this.#row(prompt));
+    for (const own of this.value.form?.own ?? []) {
+      const row = this.#rows.find((one) => !one.own && one.box.value === own.text);
+      if (row) row.own = own;
+    }
     this.list = node("ol", {class: "nb-review"}, ...this.#rows.map((row) => row.item));
     this.replaceChildren(this.list);
     this.#number();
@@ -86,7 +90,9 @@ class Review extends Element {
     const prompts = this.#rows.map((row) => row.box.value.trim());
     if (JSON.stringify(prompts) === JSON.stringify(this.value.form?.prompts)) return;
     this.#edit += 1;
-    this.tell("nb-change", {...this.value, form: {...this.value.form, prompts}, edit: this.#edit});
+    // A prompt that is changed keeps the pictures that are its own.
+    const own = this.#rows.filter((row) => row.own).map((row) => ({...row.own, text: row.box.value.trim()}));
+    this.tell("nb-change", {...this.value, form: {...this.value.form, prompts, own}, edit: this.#edit});
   }
 }
 

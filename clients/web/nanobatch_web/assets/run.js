@@ -83,7 +83,7 @@ class Run extends Element {
       if (progress.id) this.cards.progress(progress);
       else this.waiting = progress.waiting;
     }
-    this.#summary(delta.stats);
+    this.#summary(delta.stats, delta.eta);
     const ended = this.execution?.final ?? false;
     if (ended && !this.ended && this.#known) {
       this.news.ended(delta.stats);
@@ -93,7 +93,7 @@ class Run extends Element {
     this.#known = true;
   }
 
-  #summary(stats) {
+  #summary(stats, eta) {
     const left = stats.pending + stats.processing;
     this.bar.value = stats.percent;
     this.bar.textContent = `${stats.percent} %`;
@@ -104,8 +104,7 @@ class Run extends Element {
     };
     if (stats.cancelled) facts.cancelled = `${stats.cancelled} ${this.say("state.CANCELLED")}`;
     if (stats.uncertain) facts.uncertain = `${dollars(stats.uncertain)} ${this.say("run.maybe")}`;
-    const eta = this.#eta(left);
-    if (eta) facts.eta = this.say("run.eta", {duration: duration(eta)});
+    if (eta !== null) facts.eta = this.say("run.eta", {duration: duration(eta)});
     this.numbers.replaceChildren(...Object.entries(facts).map(([name, fact]) => node("li", {"data-fact": name}, fact)));
     const execution = this.execution;
     if (!execution) return;
@@ -132,15 +131,6 @@ class Run extends Element {
     if (wanted === this.#paused) return;
     this.#paused = wanted;
     this.going.replaceChildren(...(wanted ? [resumeForm(this, execution, (body) => this.#act("resume", body))] : []));
-  }
-
-  // From what was finished since the start: nothing is said before there is something to say it from.
-  #eta(left) {
-    const execution = this.execution;
-    if (!left || !execution?.started || execution.state === "PAUSED") return 0;
-    const done = this.cards.results().filter((one) => one.state === "COMPLETED" || one.state === "FAILED").length;
-    if (done < 2) return 0;
-    return ((Date.now() - Date.parse(execution.started)) / 1000 / done) * left;
   }
 
   async #act(name, body = {}) {

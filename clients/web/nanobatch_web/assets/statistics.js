@@ -7,28 +7,45 @@ const MOST_MODELS = 6;
 
 class Statistics extends Element {
   #days = 30;
+  #everybody = false;
   #asked = 0;
 
   start() {
-    const choices = RANGES.map((count) => node("label", {class: "nb-days"},
-      node("input", {type: "radio", name: "nb-range", value: count, checked: count === this.#days, onchange: () => {
-        this.#days = count;
-        this.#load();
-      }}), this.say("statistics.days", {count})));
+    const ranges = this.#choice("range", "statistics.range", RANGES.map((count) =>
+      [this.say("statistics.days", {count}), count === this.#days, () => { this.#days = count; }]));
+    this.whose = node("div", {});
     this.status = node("p", {role: "status"});
     this.body = node("div", {class: "nb-statistics"});
     this.replaceChildren(
-      node("h2", {}, this.say("statistics.title")),
-      node("fieldset", {class: "nb-row nb-range"}, node("legend", {}, this.say("statistics.range")), ...choices),
-      this.status, this.body);
+      ranges, this.whose, this.status, this.body);
     this.#load();
+    this.#offerEverybody();
+  }
+
+  // Where people sign in, an admin may see what all of them have used.
+  async #offerEverybody() {
+    try {
+      const me = await get("/me");
+      if (!me.signed_in || me.role !== "ADMIN") return;
+      this.whose.replaceChildren(this.#choice("whose", "statistics.whose", [
+        [this.say("statistics.mine"), true, () => { this.#everybody = false; }],
+        [this.say("statistics.everybody"), false, () => { this.#everybody = true; }],
+      ]));
+    } catch { /* the figures say that nobody answers */ }
+  }
+
+  // Radio buttons of [words, whether chosen, what choosing does]; the figures are asked for anew.
+  #choice(name, legend, ways) {
+    const choices = ways.map(([words, checked, choose]) => node("label", {class: "nb-days"},
+      node("input", {type: "radio", name: `nb-${name}`, checked, onchange: () => { choose(); this.#load(); }}), words));
+    return node("fieldset", {class: "nb-row nb-range"}, node("legend", {}, this.say(legend)), ...choices);
   }
 
   async #load() {
     const asked = ++this.#asked;
     this.status.textContent = this.say("statistics.loading");
     try {
-      const found = await get(`/usage?days=${this.#days}`);
+      const found = await get(`/usage?days=${this.#days}&everybody=${this.#everybody}`);
       if (asked !== this.#asked) return;
       this.status.textContent = this.say(found.totals.attempts ? "statistics.note" : "statistics.none");
       this.body.replaceChildren(...(found.totals.attempts ? this.#charts(found) : []));
@@ -108,7 +125,7 @@ class Statistics extends Element {
   }
 
   #section(name, title, ...parts) {
-    return node("section", {class: "nb-figure", "data-chart": name}, node("h3", {}, title), ...parts);
+    return node("section", {class: "nb-figure", "data-chart": name}, node("h2", {}, title), ...parts);
   }
 
   #table(title, head, rows) {

@@ -7,12 +7,15 @@ A browser that brings another epoch gets everything anew.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
 from nanobatch_client import Execution, ExecutionUpdate, ProgressUpdate, Result, ResultUpdate, Stats, Update
+from nanobatch_client.eta import TimeToGo
 from nanobatch_web.live import views
 
 _CACHED_DELTAS = 64
@@ -28,9 +31,11 @@ class _Row:
 class Run:
     """One execution, followed."""
 
-    def __init__(self, epoch: str) -> None:
+    def __init__(self, epoch: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         """``epoch`` names this copy; no other copy may have the same."""
         self.epoch = epoch
+        self._now = now
+        self._time_to_go = TimeToGo()
         self.revision = 0
         """The highest revision seen: where the upstream watch goes on."""
         self.stats: Stats | None = None
@@ -55,6 +60,7 @@ class Run:
     def apply(self, update: Update) -> None:
         """Take in an update of the upstream watch."""
         self._advance()
+        self._time_to_go.apply(update, self._now())
         self.stats = update.stats
         self.revision = max(self.revision, update.revision)
         match update:
@@ -89,11 +95,13 @@ class Run:
             if row.version <= since:
                 break
             rows.append(row)
+        left = self._time_to_go.at(self._now())
         newer: dict[str, Any] = {
             "epoch": self.epoch,
             "version": self._version,
             "trouble": self._trouble,
             "stats": views.stats(self.stats) if self.stats else None,
+            "eta": None if left is None else round(left.total_seconds()),
             "results": [row.fields for row in sorted(rows, key=lambda row: row.index)],
             "progress": [fields for version, fields in self._light.values() if version > since],
         }

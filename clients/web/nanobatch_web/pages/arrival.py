@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nanobatch_client import Client, Execution
-from nanobatch_web.again import whole_prompt
+from nanobatch_client import Client, Execution, Prompt, Result
+from nanobatch_web.again import whole_prompt, with_its_pictures
+from nanobatch_web.pages.files import one_paragraph
+from nanobatch_web.pages.form import stored_prompts
 from nanobatch_web.pages.money import amount
 
 # What was asked for once is not asked for again by a reload; while nobody has answered it still waits.
@@ -24,26 +26,24 @@ async def arrive(client: Client, stored: Mapping[str, Any], asked: Mapping[str, 
     if asked.get("again"):
         execution = await client.get_execution(asked["again"])
         results = client.list_results(execution.id)
-        draft = _draft_of(execution, [result.prompt_text async for result in results if not result.variation])
+        draft = _draft_of(execution, [result async for result in results if not result.variation])
     if asked.get("reference"):
         held = [name for name in draft.get("references") or [] if name != asked["reference"]]
         draft["references"] = [*held, asked["reference"]]
     return draft
 
 
-def _draft_of(execution: Execution, prompts: list[str]) -> dict[str, Any]:
+def _draft_of(execution: Execution, results: list[Result]) -> dict[str, Any]:
     settings = execution.settings
+    texts = [one_paragraph(whole_prompt(settings, result.prompt_text)) for result in results]
+    prompts = [with_its_pictures(settings, result, text) for result, text in zip(results, texts, strict=True)]
     return {
         "model": execution.model,
-        "text": "\n\n".join(_one_paragraph(whole_prompt(settings, text)) for text in prompts),
+        "text": "\n\n".join(texts),
         "references": list(settings.reference_image_ids),
+        "own": stored_prompts(prompt for prompt in prompts if isinstance(prompt, Prompt)),
         "ratio": settings.aspect_ratio,
         "size": settings.image_size,
         "variations": max(1, settings.variations),
         "cap": None if execution.max_cost_micros is None else amount(execution.max_cost_micros),
     }
-
-
-def _one_paragraph(prompt: str) -> str:
-    """Return a prompt without blank lines: in the box they would part it in two."""
-    return "\n".join(line for line in prompt.splitlines() if line.strip())

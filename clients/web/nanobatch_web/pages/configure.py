@@ -14,7 +14,7 @@ from nanobatch_web import texts
 from nanobatch_web.pages.context import Context, say, warn
 from nanobatch_web.pages.elements import element
 from nanobatch_web.pages.files import prompts_of_file
-from nanobatch_web.pages.form import Form
+from nanobatch_web.pages.form import Form, prompts_of
 from nanobatch_web.pages.money import micros
 from nanobatch_web.pages.offer import PROMPT_BOX, offer
 
@@ -82,6 +82,7 @@ def form_of(
         model=model or "",
         prompts=tuple(split_prompts(prompts or "")),
         references=tuple((references or {}).get("ids") or ()),
+        own=prompts_of((references or {}).get("own")),
         aspect_ratio=ratio or "",
         image_size=size or "",
         variations=int(variations or 1),

@@ -22,4 +22,9 @@ def prompts_of_file(path: Path) -> str:
     names = [cell.strip().lower() for cell in rows[0]]
     column = names.index("prompt") if "prompt" in names else 0
     body = rows[1:] if "prompt" in names else rows
-    return "\n\n".join(row[column].strip() for row in body if len(row) > column)
+    return "\n\n".join(one_paragraph(row[column]) for row in body if len(row) > column)
+
+
+def one_paragraph(prompt: str) -> str:
+    """Return a prompt without blank lines: in the box they would part it in two."""
+    return "\n".join(line for line in prompt.splitlines() if line.strip()).strip()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nanobatch_client import Client, Estimate, InvalidRequestError, RunOptions, Violation
+from nanobatch_client import Client, Estimate, InvalidRequestError, Prompt, RunOptions, Violation
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,19 @@ class Form:
     image_size: str = ""
     variations: int = 1
     cap_micros: int | None = None
+    own: tuple[Prompt, ...] = ()
+    """Prompts that bring pictures of their own: the first of ``prompts`` with the same text gets them."""
+
+    def with_pictures(self) -> list[str | Prompt]:
+        """Return the prompts, each with the pictures that are its own."""
+        waiting = list(self.own)
+        given: list[str | Prompt] = []
+        for text in self.prompts:
+            found = next((prompt for prompt in waiting if prompt.text == text), None)
+            if found is not None:
+                waiting.remove(found)
+            given.append(found or text)
+        return given
 
     def options(self) -> RunOptions:
         """Return what creating and estimating have in common."""
@@ -38,6 +51,7 @@ class Form:
             "model": self.model,
             "prompts": list(self.prompts),
             "references": list(self.references),
+            "own": stored_prompts(self.own),
             "aspect_ratio": self.aspect_ratio,
             "image_size": self.image_size,
             "variations": self.variations,
@@ -51,11 +65,33 @@ class Form:
             model=str(stored.get("model") or ""),
             prompts=tuple(str(text) for text in stored.get("prompts") or ()),
             references=tuple(str(name) for name in stored.get("references") or ()),
+            own=prompts_of(stored.get("own")),
             aspect_ratio=str(stored.get("aspect_ratio") or ""),
             image_size=str(stored.get("image_size") or ""),
             variations=int(stored.get("variations") or 1),
             cap_micros=None if stored.get("cap_micros") is None else int(stored["cap_micros"]),
         )
+
+
+def stored_prompts(prompts: Iterable[Prompt]) -> list[dict[str, Any]]:
+    """Return prompts with pictures as plain values."""
+    return [
+        {"text": prompt.text, "source": prompt.source_image_id, "references": list(prompt.reference_image_ids)}
+        for prompt in prompts
+    ]
+
+
+def prompts_of(stored: object) -> tuple[Prompt, ...]:
+    """Return the prompts of :func:`stored_prompts`, whatever a browser made of them."""
+    held = [one for one in stored if isinstance(one, Mapping)] if isinstance(stored, list) else []
+    return tuple(
+        Prompt(
+            str(one.get("text") or ""),
+            str(one.get("source") or ""),
+            tuple(str(name) for name in one.get("references") or ()),
+        )
+        for one in held
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +106,7 @@ async def review(client: Client, form: Form) -> Reviewed:
     """Ask the gateway for price and problems; nothing is stored. Raises NanobatchError where it cannot answer."""
     try:
         estimate = await client.estimate_cost(
-            list(form.prompts), model=form.model, reference_image_ids=form.references, **form.options()
+            form.with_pictures(), model=form.model, reference_image_ids=form.references, **form.options()
         )
     except InvalidRequestError as error:
         return Reviewed(problems=error.violations or (Violation("", error.message),))

@@ -9,6 +9,13 @@ from nanobatch_web.pages.context import Context
 from nanobatch_web.pages.elements import element
 from nanobatch_web.pages.wizard import Wizard
 
+_PAGES = (
+    ("Results", "results", "nb-gallery"),
+    ("History", "history", "nb-history"),
+    ("Statistics", "statistics", "nb-statistics"),
+)
+"""Name, path and element of each page besides the wizard."""
+
 
 def build(context: Context) -> gr.Blocks:
     """Return the site."""
@@ -16,18 +23,17 @@ def build(context: Context) -> gr.Blocks:
     site = gr.Blocks(title="nanobatch", analytics_enabled=False, delete_cache=(3600, 3600))
     with site:
         Navbar(main_page_name=label("app.new"))
-        element("nb-account", {})
+        _head("app.new")
         Wizard(context, site)
-    with site.route("Results", "results"):
-        Navbar(main_page_name=label("app.new"))
-        element("nb-account", {})
-        element("nb-gallery", {}, elem_id="nb-gallery")
-    with site.route("History", "history"):
-        Navbar(main_page_name=label("app.new"))
-        element("nb-account", {})
-        element("nb-history", {}, elem_id="nb-history")
-    with site.route("Statistics", "statistics"):
-        Navbar(main_page_name=label("app.new"))
-        element("nb-account", {})
-        element("nb-statistics", {}, elem_id="nb-statistics")
+    for name, path, inner in _PAGES:
+        with site.route(name, path):
+            Navbar(main_page_name=label("app.new"))
+            _head(f"nav.{path}")
+            element(inner, {}, elem_id=inner)
     return site
+
+
+def _head(title: str) -> None:
+    """Say where one is, by a heading of the catalogue, and who one is."""
+    element("nb-account", {})
+    element("nb-heading", {"title": title})

@@ -110,7 +110,7 @@ class Wizard:
         # Who comes for the first time can try everything without a key, and without paying.
         first = next((model.id for model in models if not model.needs_key), next(iter(ids), None))
         picked = stored.get("model") if stored.get("model") in ids else first
-        held = {"ids": list(stored.get("references") or [])}
+        held = {"ids": list(stored.get("references") or []), "own": stored.get("own") or []}
         return (
             *_at(step, wanted),
             {"waiting": False},
@@ -225,6 +225,7 @@ def _drafted(
         "model": model,
         "text": text,
         "references": (held or {}).get("ids") or [],
+        "own": (held or {}).get("own") or [],
         "ratio": ratio,
         "size": size,
         "variations": variations,

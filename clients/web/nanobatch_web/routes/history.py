@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from nanobatch_client import Execution
 from nanobatch_web.live import views
@@ -12,6 +12,7 @@ from nanobatch_web.routes.answers import answer
 from nanobatch_web.viewers import Viewers
 
 _PAGE = 20
+_LARGEST_PAGE = 200
 
 
 def router(viewers: Viewers) -> APIRouter:
@@ -19,9 +20,11 @@ def router(viewers: Viewers) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/history")
-    async def history(request: Request, token: str = "") -> Response:
+    async def history(
+        request: Request, token: str = "", count: Annotated[int, Query(ge=1, le=_LARGEST_PAGE)] = _PAGE
+    ) -> Response:
         viewer = await viewers.of(request.headers)
-        page = await viewer.client.executions_page(_PAGE, token=token)
+        page = await viewer.client.executions_page(count, token=token)
         return answer({"runs": [_listed(execution) for execution in page.executions], "next": page.next_token})
 
     return routes

@@ -20,21 +20,31 @@ def router(viewers: Viewers) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/usage")
-    async def usage(request: Request, days: Annotated[int, Query(ge=1, le=_LONGEST_DAYS)] = 30) -> Response:
+    async def usage(
+        request: Request,
+        days: Annotated[int, Query(ge=1, le=_LONGEST_DAYS)] = 30,
+        everybody: bool = False,  # noqa: FBT001, FBT002  # a query parameter
+    ) -> Response:
         viewer = await viewers.of(request.headers)
-        return answer(await _statistics(viewer.client, days, datetime.now(UTC)))
+        return answer(await _statistics(viewer.client, days, datetime.now(UTC), everybody=everybody))
 
     return routes
 
 
-async def _statistics(client: Client, days: int, now: datetime) -> dict[str, Any]:
-    """Return usage of ``days`` days (UTC) with today as the last; money in micros, times in seconds."""
+async def _statistics(client: Client, days: int, now: datetime, *, everybody: bool) -> dict[str, Any]:
+    """Return usage of ``days`` days (UTC) with today as the last; money in micros, times in seconds.
+
+    ``everybody`` is for admins; the gateway refuses it to others.
+    """
     end = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
     start = end - timedelta(days=days)
     day, model, outcome = UsageGrouping.DAY, UsageGrouping.MODEL, UsageGrouping.OUTCOME
     # Percentiles cannot be added up: each chart asks for its own groups.
     by_day, by_model, by_outcome = await asyncio.gather(
-        *(client.get_usage(start=start, end=end, group_by=groups) for groups in ([day, model], [model], [outcome]))
+        *(
+            client.get_usage(start=start, end=end, group_by=groups, all_users=everybody)
+            for groups in ([day, model], [model], [outcome])
+        )
     )
     return {
         "days": [(start + timedelta(days=number)).date().isoformat() for number in range(days)],

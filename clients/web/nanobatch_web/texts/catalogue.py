@@ -78,6 +78,15 @@ TEXTS: dict[str, tuple[str, str]] = {
     "references.too_many": ("At most {count} reference pictures.", "{count} images de référence au plus."),
     "references.too_big": ("{name} is larger than 10 MB.", "{name} dépasse 10 Mo."),
     "references.uploading": ("Uploading {name} …", "Envoi de {name} …"),
+    "references.own_one": (
+        "One prompt brings pictures of its own, and keeps them while its text stays as it is.",
+        "Un prompt apporte ses propres images et les garde tant que son texte ne change pas.",
+    ),
+    "references.own": (
+        "{count} prompts bring pictures of their own, and keep them while their text stays as it is.",
+        "{count} prompts apportent leurs propres images et les gardent tant que leur texte ne change pas.",
+    ),
+    "references.own_drop": ("Leave them out", "Les retirer"),
     "ratio.label": ("Aspect ratio", "Format"),
     "ratio.default": ("model's own", "celui du modèle"),
     "size.label": ("Size", "Taille"),

@@ -28,6 +28,7 @@ GALLERY: dict[str, tuple[str, str]] = {
     "gallery.again_started": ("One more is being made.", "Une autre est en préparation."),
     "gallery.again_open": ("Watch it", "La suivre"),
     "gallery.reference": ("Use as reference", "Utiliser comme référence"),
+    "gallery.pick": ("Choose", "Choisir"),
     "gallery.choose": ("Choose picture {number}", "Choisir l'image {number}"),
     "gallery.key": (
         "The provider key of this batch was wiped when it ended. Give it once more; it is not kept in this page.",

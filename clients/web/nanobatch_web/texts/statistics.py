@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 STATISTICS: dict[str, tuple[str, str]] = {
-    "statistics.title": ("Statistics", "Statistiques"),
+    "statistics.whose": ("Whose", "De qui"),
+    "statistics.mine": ("my own", "les miennes"),
+    "statistics.everybody": ("all users", "tous les utilisateurs"),
     "statistics.range": ("Range", "Période"),
     "statistics.days": ("{count} days", "{count} jours"),
     "statistics.loading": ("Adding up …", "Calcul en cours …"),

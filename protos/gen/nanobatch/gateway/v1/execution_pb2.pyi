@@ -669,6 +669,8 @@ class Result(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     THUMBNAIL_IMAGE_ID_FIELD_NUMBER: _builtins.int
     UNCERTAIN_COST_MICROS_FIELD_NUMBER: _builtins.int
+    SOURCE_IMAGE_ID_FIELD_NUMBER: _builtins.int
+    REFERENCE_IMAGE_IDS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID. Set by the server."""
     execution_id: _builtins.str
@@ -709,6 +711,8 @@ class Result(_message.Message):
     """Id of the thumbnail image (WebP, long edge at most 256 pixels). Empty until there is one."""
     uncertain_cost_micros: _builtins.int
     """Worst case of its calls that may have been charged, millionths of a US dollar."""
+    source_image_id: _builtins.str
+    """The picture that its prompt alone was given to be changed; empty where there was none. Set from the request."""
     @_builtins.property
     def error(self) -> Global___ResultError:
         """Why it failed; set when the state is FAILED."""
@@ -720,6 +724,10 @@ class Result(_message.Message):
     @_builtins.property
     def waiting(self) -> Global___Waiting:
         """Why it waits; set on PENDING results that wait for more than their turn. Computed when read."""
+
+    @_builtins.property
+    def reference_image_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The reference pictures it is made with, in their order: those of its prompt, else the common ones of the request."""
 
     def __init__(
         self,
@@ -746,10 +754,12 @@ class Result(_message.Message):
         revision: _builtins.int = ...,
         thumbnail_image_id: _builtins.str = ...,
         uncertain_cost_micros: _builtins.int = ...,
+        source_image_id: _builtins.str = ...,
+        reference_image_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "processing_time", b"processing_time", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "batch_index", b"batch_index", "cost_micros", b"cost_micros", "error", b"error", "execution_id", b"execution_id", "height", b"height", "id", b"id", "image_id", b"image_id", "image_url", b"image_url", "master_image_id", b"master_image_id", "mime_type", b"mime_type", "processing_time", b"processing_time", "prompt_text", b"prompt_text", "revision", b"revision", "sha256", b"sha256", "state", b"state", "thumbnail_image_id", b"thumbnail_image_id", "thumbnail_url", b"thumbnail_url", "uncertain_cost_micros", b"uncertain_cost_micros", "variation", b"variation", "waiting", b"waiting", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "batch_index", b"batch_index", "cost_micros", b"cost_micros", "error", b"error", "execution_id", b"execution_id", "height", b"height", "id", b"id", "image_id", b"image_id", "image_url", b"image_url", "master_image_id", b"master_image_id", "mime_type", b"mime_type", "processing_time", b"processing_time", "prompt_text", b"prompt_text", "reference_image_ids", b"reference_image_ids", "revision", b"revision", "sha256", b"sha256", "source_image_id", b"source_image_id", "state", b"state", "thumbnail_image_id", b"thumbnail_image_id", "thumbnail_url", b"thumbnail_url", "uncertain_cost_micros", b"uncertain_cost_micros", "variation", b"variation", "waiting", b"waiting", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
