@@ -90,7 +90,11 @@ async def test_it_shows_how_things_are_now(page: Page, site) -> None:
 async def test_pictures_of_single_prompts_come_along_when_a_run_is_run_again(page: Page, site) -> None:
     async with Client(site.product.target) as client:
         common, own = [(await client.upload_image(drawn(colour))).id for colour in ("red", "blue")]
-        prompts = [Prompt("a fox", reference_image_ids=(own,)), "a boat", Prompt("a fox", reference_image_ids=(common, own))]
+        prompts = [
+            Prompt("a fox", reference_image_ids=(own,)),
+            "a boat",
+            Prompt("a fox", reference_image_ids=(common, own)),
+        ]
         run = await client.create_execution(prompts, model="sandbox", references=[common])
         async for _ in client.watch(run.id):
             pass

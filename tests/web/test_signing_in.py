@@ -51,7 +51,9 @@ async def test_a_token_opens_the_page_until_it_is_revoked(chromium: Browser, tmp
             await page.goto(f"{url}statistics")
             await expect(page.get_by_text("Nothing was made in these days.")).to_be_visible()
             await expect(page.get_by_role("radio", name="all users")).to_have_count(0)
-            refused = await page.evaluate("fetch('/nano-banana/nb/usage?everybody=true').then((answer) => answer.status)")
+            refused = await page.evaluate(
+                "fetch('/nano-banana/nb/usage?everybody=true').then((answer) => answer.status)"
+            )
             assert refused == 403
             await admin.revoke_token(made.token.id)
             # Whatever is asked next leads to the login, as soon as the gateway has forgotten that the token was good.
