@@ -64,6 +64,46 @@ async def test_the_commands_of_the_documentation_work_as_they_stand_there(tmp_pa
         await client.__aexit__(None, None, None)
 
 
+async def test_one_picture_is_sent_and_asked_for_until_it_is_there(tmp_path, gemini, connect):
+    port = free_port()
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "logo.png")
+    sent = (tmp_path / "logo.png").read_bytes()
+    with product(
+        tmp_path, upstream_url=gemini.url, environment={"NANOBATCH_GATEWAY_HTTP": f"127.0.0.1:{port}"}
+    ) as running:
+        client = await connect(running.target)
+        key = {"Idempotency-Key": new_id()}
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as web:
+            form = [
+                ("api_key", (None, CANARY)),
+                ("prompt", (None, "in the snow")),
+                ("image", ("logo.png", sent, "image/png")),
+            ]
+            tasks = [(await web.post("/api/generate-image", files=form, headers=key)).json()["data"] for _ in range(2)]
+            first, again = tasks
+            assert list(first) == ["imageId", "taskId", "status", "estimated_cost"]
+            assert (first["imageId"], first["taskId"]) == (again["imageId"], again["taskId"])
+            assert first["estimated_cost"] == {"totalCost": 0.04, "costPerImage": 0.039, "imageCount": 1}
+            ids = {name: first[name] for name in ("imageId", "taskId")}
+            states = []
+
+            async def completed() -> bool:
+                states.append((await web.post("/api/check-generation-status", json=ids)).json()["data"])
+                return states[-1]["status"] == "completed"
+
+            await eventually(completed, within=60)
+            assert {state["status"] for state in states} <= {"pending", "processing", "completed"}
+            done = states[-1]
+            assert (done["api_cost"], done["error"]) == (0.039, None)
+            picture = await web.get(done["result_url"])
+        (result,) = [result async for result in client.list_results(first["taskId"])]
+        assert hashlib.sha256(picture.content).hexdigest() == result.sha256
+        assert result.source_image_id == first["imageId"]
+        await client.__aexit__(None, None, None)
+    (call,) = gemini.calls
+    assert (call.prompt, call.images) == ("in the snow", 1)
+
+
 async def test_a_key_that_comes_over_http_is_used_and_nowhere_to_be_found(tmp_path, gemini, connect):
     port = free_port()
     environment = {"NANOBATCH_GATEWAY_HTTP": f"127.0.0.1:{port}", "NANOBATCH_LOG_LEVEL": "debug"}

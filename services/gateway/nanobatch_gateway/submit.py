@@ -1,4 +1,4 @@
-"""A request that brings its reference pictures along: everything is checked together, then stored, then created."""
+"""A request that brings its pictures along: everything is checked together, then stored, then created."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from nanobatch_runtime.errors import FieldViolation, InvalidArgumentError
 from nanobatch_runtime.ids import derived_id, new_id
 
 PICTURES = "reference_images"
-"""What violations call the pictures."""
+SOURCE = "image"
+"""What violations call the pictures, and the one that is to be changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class IncomingPicture:
 
 
 class SubmitExecution:
-    """Creates executions whose reference pictures come in the same request."""
+    """Creates executions whose pictures come in the same request."""
 
     def __init__(self, validator: Validator, upload: UploadImage, create: CreateExecution) -> None:
         """Take what it works with."""
@@ -41,11 +42,13 @@ class SubmitExecution:
         draft: ExecutionDraft,
         pictures: Sequence[IncomingPicture],
         *,
+        source: IncomingPicture | None = None,
         found: Sequence[FieldViolation] = (),
     ) -> Message:
         """Return the stored execution. Raises InvalidRequestError with all that is wrong, and stores nothing then.
 
-        ``found`` is what was wrong with the request before it became a draft.
+        ``pictures`` are the common references; ``source`` is changed by each of the draft's ``prompts``. ``found`` is what was
+        wrong with the request before it became a draft.
 
         A repeat under the same request id finds its pictures stored already: their ids follow from it, from their place
         and from their content.
@@ -57,19 +60,28 @@ class SubmitExecution:
             if len(pictures) > limit:
                 sentence = f"{len(pictures)} reference pictures are too many; {draft.model} takes at most {limit}."
                 problems.append(FieldViolation(PICTURES, sentence, "TOO_MANY"))
+            wanted = [
+                (UploadKind.REFERENCE, picture, f"{PICTURES}[{number}]")
+                for number, picture in enumerate(pictures[:limit])
+            ]
+            if source is not None:
+                wanted.append((UploadKind.SOURCE, source, SOURCE))
             ready: list[PreparedUpload] = []
-            for number, picture in enumerate(pictures[:limit]):
-                opened = self._upload.prepared(UploadKind.REFERENCE, picture.name, picture.chunks)
+            for kind, picture, name in wanted:
+                opened = self._upload.prepared(kind, picture.name, picture.chunks)
                 try:
                     ready.append(await stack.enter_async_context(opened))
                 except InvalidArgumentError as error:
-                    problems += [replace(each, field=f"{PICTURES}[{number}]") for each in error.violations]
+                    problems += [replace(each, field=name) for each in error.violations]
             if problems:
                 raise InvalidRequestError(problems)
             ids = [
                 (await self._upload.store(caller, each, _image_id(caller, draft, number, each))).id
                 for number, each in enumerate(ready)
             ]
+        if source is not None:
+            *ids, changed = ids
+            draft = replace(draft, prompts=tuple(replace(each, source_image_id=changed) for each in draft.prompts))
         return await self._create(caller, replace(draft, reference_image_ids=(*draft.reference_image_ids, *ids)))
 
     async def _problems_of(self, caller: Caller, draft: ExecutionDraft) -> list[FieldViolation]:

@@ -117,6 +117,73 @@ def fields(answer: httpx.Response) -> list[tuple[str, str]]:
     return [(each["field"], each["reason"]) for each in body["error"]["fields"]]
 
 
+async def test_what_is_wrong_with_one_picture_is_said_at_once_and_nothing_is_stored(world, web) -> None:
+    async def send(form: dict[str, str], *pictures: bytes) -> httpx.Response:
+        parts: list[Any] = [(name, (None, text)) for name, text in form.items()]
+        parts += [("image", ("a.png", data, PNG_TYPE)) for data in pictures]
+        return await web.post("/api/generate-image", files=parts)
+
+    answer = await send({"prompt": " ", "aspect_ratio": "7:5", "prompts_text": "a", "variations": "2"}, b"no picture")
+    assert answer.status_code == 400
+    assert sorted(fields(answer)) == [
+        ('"prompts_text"', "UNKNOWN_FIELD"),
+        ('"variations"', "UNKNOWN_FIELD"),
+        ("api_key", "REQUIRED"),
+        ("aspect_ratio", "NOT_OFFERED"),
+        ("image", "NOT_A_PICTURE"),
+        ("prompt", "REQUIRED"),
+    ]
+    for pictures in ((), (png(), png())):
+        assert fields(await send({"model": "sandbox", "prompt": "a fox"}, *pictures)) == [("image", "REQUIRED")]
+    assert not world.storage.creates
+    assert not world.storage.images
+
+
+async def test_the_status_of_one_picture_is_asked_for_by_both_ids(world, web) -> None:
+    execution_id, image_id = sample(world), new_id()
+    world.storage.results[execution_id] = [
+        execution_pb2.Result(
+            id=new_id(),
+            source_image_id=image_id,
+            state=execution_pb2.RESULT_STATE_FAILED,
+            cost_micros=39_000,
+            error=execution_pb2.ResultError(
+                code="CONTENT_BLOCKED", message="Withheld.", charged=execution_pb2.CHARGED_YES
+            ),
+        )
+    ]
+
+    async def ask(**body: str) -> httpx.Response:
+        return await web.post("/api/check-generation-status", json=body)
+
+    answer = await ask(imageId=image_id, taskId=execution_id)
+    assert answer.json() == {
+        "success": True,
+        "data": {
+            "imageId": image_id,
+            "taskId": execution_id,
+            "status": "failed",
+            "result_url": None,
+            "processing_time_ms": None,
+            "api_cost": 0.039,
+            "error": {"code": "CONTENT_BLOCKED", "message": "Withheld.", "charged": "YES", "retryable": False},
+        },
+    }
+    other = await ask(imageId=new_id(), taskId=execution_id)
+    assert (other.status_code, other.json()["error"]["code"]) == (404, "IMAGE_NOT_FOUND")
+    unknown = await ask(imageId=image_id, taskId=new_id())
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "EXECUTION_NOT_FOUND")
+    assert sorted(fields(await ask(imageId="17", taskId=""))) == [("imageId", "MALFORMED"), ("taskId", "REQUIRED")]
+    assert sorted(fields(await ask(imageId=image_id, colour="red"))) == [
+        ("colour", "MALFORMED"),
+        ("taskId", "MALFORMED"),
+    ]
+    path, kind = "/api/check-generation-status", {"content-type": "application/json"}
+    assert fields(await web.post(path, content=b"{", headers=kind)) == [("body", "MALFORMED")]
+    assert (await web.post(path, content=b" " * 9_000, headers=kind)).status_code == 413
+    assert (await web.post(path, data={"imageId": "a"})).status_code == 415
+
+
 async def test_the_same_key_is_the_same_execution_pictures_included(world, web) -> None:
     key = new_id()
     answers = [await execute(web, FORM, [png()], **{"Idempotency-Key": key}) for _ in range(3)]

@@ -38,6 +38,8 @@ class RouteRule:
 
 ROUTES: Mapping[str, RouteRule] = {
     "POST /api/nano-banana/execute": RouteRule(Access.USER, CallClass.SPEND),
+    "POST /api/generate-image": RouteRule(Access.USER, CallClass.SPEND),
+    "POST /api/check-generation-status": RouteRule(Access.USER, CallClass.READ),
     "GET /api/executions/{execution_id}": RouteRule(Access.USER, CallClass.READ),
     "GET /api/executions/{execution_id}/results": RouteRule(Access.USER, CallClass.READ),
     "GET /api/executions/{execution_id}/archive.zip": RouteRule(Access.USER, CallClass.READ),

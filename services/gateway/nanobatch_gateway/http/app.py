@@ -25,6 +25,7 @@ from nanobatch_gateway.http.guard import Guard
 from nanobatch_gateway.http.pictures import picture_routes
 from nanobatch_gateway.http.rest import BatchUseCases, batch_routes
 from nanobatch_gateway.http.shapes import Failure
+from nanobatch_gateway.http.single import single_routes
 from nanobatch_gateway.limits import WatchStreams
 from nanobatch_gateway.ports import Images, PictureLinks
 from nanobatch_gateway.watch import WatchExecution
@@ -64,6 +65,7 @@ def make_app(parts: HttpParts, names: OwnNames, allowed_origins: Collection[str]
         redirect_slashes=False,
     )
     app.include_router(batch_routes(parts.batch))
+    app.include_router(single_routes(parts.batch))
     app.include_router(event_routes(parts.watch, parts.streams, parts.batch.linker, stall=stall))
     app.include_router(archive_routes(parts.export, stall=stall))
     app.include_router(picture_routes(parts.links, parts.images, stall=stall))

@@ -59,10 +59,12 @@ def _section(method: str, path: str, operation: dict[str, Any]) -> str:
         (parameter["name"], f"in the {parameter['in']}", str(parameter.get("description", "")))
         for parameter in operation.get("parameters", [])
     ]
-    form = operation.get("requestBody", {}).get("content", {}).get("multipart/form-data", {}).get("schema", {})
+    bodies = operation.get("requestBody", {}).get("content", {})
+    (sort, form), *_ = [*((sort, body["schema"]) for sort, body in bodies.items()), ("", {})]
+    sort = "JSON" if sort.endswith("json") else "form"
     required = set(form.get("required", []))
     fields += [
-        (name, "required" if name in required else "form", str(schema.get("description", "")))
+        (name, f"{sort}, required" if name in required else sort, str(schema.get("description", "")))
         for name, schema in form.get("properties", {}).items()
     ]
     rows = "".join(

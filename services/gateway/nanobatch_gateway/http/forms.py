@@ -45,8 +45,10 @@ class Form:
 
 
 @asynccontextmanager
-async def open_form(request: Request, known: Collection[str], found: Violations) -> AsyncIterator[Form]:
-    """Read a request's form; its pictures lie in nameless files while the context is open.
+async def open_form(
+    request: Request, known: Collection[str], found: Violations, *, pictures: str = PICTURES
+) -> AsyncIterator[Form]:
+    """Read a request's form; its ``pictures``, as their field is called, lie in nameless files while the context is open.
 
     Notes fields that are unknown, twice there or of the wrong sort; raises MediaTypeError and MalformedFormError.
     """
@@ -58,17 +60,19 @@ async def open_form(request: Request, known: Collection[str], found: Violations)
     except MultiPartException as error:
         raise MalformedFormError(f"The form cannot be read: {error.message}") from None
     try:
-        yield _sorted_out(parsed.multi_items(), known, found)
+        yield _sorted_out(parsed.multi_items(), known, found, pictures)
     finally:
         await parsed.close()
 
 
-def _sorted_out(items: list[tuple[str, str | UploadFile]], known: Collection[str], found: Violations) -> Form:
+def _sorted_out(
+    items: list[tuple[str, str | UploadFile]], known: Collection[str], found: Violations, pictures: str
+) -> Form:
     form = Form()
     for name, value in items:
-        if name == PICTURES:
+        if name == pictures:
             if isinstance(value, str):
-                found.add(PICTURES, "Send pictures as files; with curl write reference_images=@FILE.", "MALFORMED")
+                found.add(pictures, f"Send pictures as files; with curl write {pictures}=@FILE.", "MALFORMED")
             elif value.filename or value.size:  # a browser sends an empty part where no file was chosen
                 form.pictures.append(value)
         elif name not in known:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from nanobatch_gateway.domain import Caller, ExecutionDraft, InvalidRequestError, Message, Output, UnknownPolicy
+from nanobatch_gateway.domain import ExecutionDraft, InvalidRequestError, Output, PromptDraft, UnknownPolicy
 from nanobatch_gateway.fields import MAX_PAGE_SIZE, Violations, required_id, shown
 from nanobatch_gateway.http.access import caller_of
 from nanobatch_gateway.http.forms import Form, open_form
@@ -76,22 +79,23 @@ def batch_routes(use: BatchUseCases) -> APIRouter:
     @router.post(
         "/api/nano-banana/execute",
         response_model=Success[Accepted],
-        openapi_extra={"requestBody": _form_schema(), "parameters": [_KEY_HEADER]},
+        openapi_extra={"requestBody": _schema(), "parameters": [KEY_HEADER]},
         summary="Start an execution",
     )
     async def execute(request: Request) -> Response:
         """Take 1 to 100 prompts and reference pictures, and begin. Nothing is stored where anything is wrong."""
         found = Violations()
         async with open_form(request, FIELDS, found) as form:
-            draft = _draft(form, request, found)
-            execution = await _named_as_here(found, use.submit, caller_of(request), draft, form)
-        return _json(Success[Accepted](data=accepted(execution)))
+            draft = draft_of(form, request, found)
+            async with named_as_here():
+                execution = await use.submit(caller_of(request), draft, form.incoming(), found=found.found)
+        return as_json(Success[Accepted](data=accepted(execution)))
 
     @router.get("/api/executions/{execution_id}", response_model=Success[ExecutionView], summary="Look at an execution")
     async def get_execution(request: Request, execution_id: str) -> Response:
         """Where it is, in counts and money."""
         stored = await use.executions.get(caller_of(request), required_id("execution_id", execution_id))
-        return _json(Success[ExecutionView](data=execution_view(stored.execution)))
+        return as_json(Success[ExecutionView](data=execution_view(stored.execution)))
 
     @router.get(
         "/api/executions/{execution_id}/results",
@@ -106,16 +110,20 @@ def batch_routes(use: BatchUseCases) -> APIRouter:
             views += [result_view(use.linker.result(caller, result)) for result in page.items]
             token = page.cursor
             if not token:
-                return _json(SuccessList[FailedResultView | ResultView](data=views))
+                return as_json(SuccessList[FailedResultView | ResultView](data=views))
 
     return router
 
 
-def _json(body: BaseModel) -> Response:
+def as_json(body: BaseModel) -> Response:
+    """Return an answer that nobody keeps."""
     return Response(body.model_dump_json(), media_type="application/json", headers={"cache-control": "no-store"})
 
 
-def _draft(form: Form, request: Request, found: Violations) -> ExecutionDraft:
+def draft_of(
+    form: Form, request: Request, found: Violations, *, prompts: tuple[PromptDraft, ...] = ()
+) -> ExecutionDraft:
+    """Return what a form asks for, unchecked; numbers that are none are noted."""
     texts = form.texts
     numbers: dict[str, int | None] = {name: _number(found, name, texts.get(name, "")) for name in _NUMBERS}
     policy = texts.get("on_unknown", "").strip().upper()
@@ -127,6 +135,7 @@ def _draft(form: Form, request: Request, found: Violations) -> ExecutionDraft:
         model=texts.get("model", "").strip() or DEFAULT_MODEL,
         api_key=texts.get("api_key"),
         prompts_text=texts.get("prompts_text", ""),
+        prompts=prompts,
         prompt_prefix=texts.get("prompt_prefix", ""),
         prompt_suffix=texts.get("prompt_suffix", ""),
         workflow_id=texts.get("workflow_id", "").strip(),
@@ -150,21 +159,19 @@ _LONGEST_NUMBER = 18
 """Digits that fit into 64 bits."""
 
 
-async def _named_as_here(
-    found: Violations, submit: SubmitExecution, caller: Caller, draft: ExecutionDraft, form: Form
-) -> Message:
-    """Call the use case, and report what is wrong under the names of the form, together with what the form itself has."""
+@asynccontextmanager
+async def named_as_here(names: Mapping[str, str] = MappingProxyType({})) -> AsyncIterator[None]:
+    """Report what is wrong with a draft under the names of the form; ``names`` are those of this form alone."""
     try:
-        return await submit(caller, draft, form.incoming(), found=found.found)
+        yield
     except InvalidRequestError as error:
-        raise InvalidRequestError([_renamed(each) for each in error.violations]) from None
+        known = {**_OWN_NAMES, **names}
+        raise InvalidRequestError(
+            [replace(each, field=known.get(each.field, each.field)) for each in error.violations]
+        ) from None
 
 
-def _renamed(violation: Any) -> Any:
-    return replace(violation, field=_OWN_NAMES.get(violation.field, violation.field))
-
-
-_KEY_HEADER = {
+KEY_HEADER = {
     "name": IDEMPOTENCY_KEY,
     "in": "header",
     "required": False,
@@ -173,17 +180,27 @@ _KEY_HEADER = {
 }
 
 
-def _form_schema() -> dict[str, Any]:
+def form_schema(
+    texts: Mapping[str, str], pictures: Mapping[str, dict[str, Any]], *, required: Sequence[str]
+) -> dict[str, Any]:
+    """Return OpenAPI's description of a form: text fields with their meanings, and fields of pictures."""
     properties: dict[str, Any] = {
         name: {"type": "integer" if name in _NUMBERS else "string", "description": meaning}
-        for name, meaning in FIELDS.items()
+        for name, meaning in texts.items()
     }
     properties["api_key"]["format"] = "password"
-    properties["prompts_text"]["example"] = "a red boat\n\na blue boat"
-    properties[PICTURES] = {
+    schema = {"type": "object", "required": list(required), "properties": {**properties, **pictures}}
+    return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+
+
+def _schema() -> dict[str, Any]:
+    pictures = {
         "type": "array",
         "items": {"type": "string", "format": "binary"},
         "description": "PNG, JPEG or WebP, at most 10 MiB each, as many as the model takes",
     }
-    schema = {"type": "object", "required": ["prompts_text"], "properties": properties}
-    return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+    described = form_schema(FIELDS, {PICTURES: pictures}, required=("prompts_text",))
+    described["content"]["multipart/form-data"]["schema"]["properties"]["prompts_text"]["example"] = (
+        "a red boat\n\na blue boat"
+    )
+    return described

@@ -21,6 +21,9 @@ _EXECUTION_STATES = {
 _RESULT_STATES = {
     value: name.removeprefix("RESULT_STATE_").lower() for name, value in execution_pb2.ResultState.items()
 }
+_FINAL = frozenset(
+    {execution_pb2.RESULT_STATE_COMPLETED, execution_pb2.RESULT_STATE_FAILED, execution_pb2.RESULT_STATE_CANCELLED}
+)
 _PAUSE_REASONS = {value: name.removeprefix("PAUSE_REASON_") for name, value in execution_pb2.PauseReason.items()}
 _CHARGED = {value: name.removeprefix("CHARGED_") for name, value in execution_pb2.Charged.items()}
 _WAIT_REASONS = {value: name.removeprefix("WAIT_REASON_") for name, value in execution_pb2.WaitReason.items()}
@@ -131,6 +134,50 @@ class FailedResultView(ResultView):
     """A result that was given up."""
 
     error: ResultFailure
+
+
+class QueuedTask(_Shape):
+    """A picture that was taken in to be changed, and the task that does it: an execution of one picture."""
+
+    image_id: str = Field(serialization_alias="imageId", description="the picture that was sent", examples=[_ID])
+    task_id: str = Field(serialization_alias="taskId", description="the execution", examples=[_ID])
+    status: str = Field(examples=["pending"])
+    estimated_cost: EstimatedCost
+
+
+class TaskView(_Shape):
+    """Where a task is. ``result_url`` is there once it has completed, ``error`` once it was given up."""
+
+    image_id: str = Field(serialization_alias="imageId", examples=[_ID])
+    task_id: str = Field(serialization_alias="taskId", examples=[_ID])
+    status: str = Field(
+        description="pending, processing, paused, completed, failed or cancelled", examples=["completed"]
+    )
+    result_url: str | None = Field(description="signed address of the picture, good for one to two days")
+    processing_time_ms: int | None = Field(examples=[3533])
+    api_cost: float = Field(description="US dollars, to a tenth of a cent", examples=[0.039])
+    error: ResultFailure | None
+
+
+def queued_task(execution: execution_pb2.Execution, image_id: str) -> QueuedTask:
+    """Return the answer to a task's creation."""
+    taken = accepted(execution)
+    return QueuedTask(image_id=image_id, task_id=execution.id, status=taken.status, estimated_cost=taken.estimated_cost)
+
+
+def task_view(execution: execution_pb2.Execution, result: execution_pb2.Result) -> TaskView:
+    """Return a task as it is: the state of its picture, or of its execution where that is paused."""
+    view = result_view(result)
+    paused = execution.state == execution_pb2.EXECUTION_STATE_PAUSED and result.state not in _FINAL
+    return TaskView(
+        image_id=result.source_image_id,
+        task_id=execution.id,
+        status=_EXECUTION_STATES[execution.state] if paused else view.status,
+        result_url=view.result_url,
+        processing_time_ms=view.processing_time_ms,
+        api_cost=view.api_cost,
+        error=view.error if isinstance(view, FailedResultView) else None,
+    )
 
 
 def accepted(execution: execution_pb2.Execution) -> Accepted:
