@@ -13,6 +13,8 @@ from pathlib import Path
 _STORAGE = "services/storage/nanobatch_storage/"
 _GENERATOR = "services/generator/nanobatch_generator/"
 _LEDGER = _STORAGE + "adapters/ledger_sql.py"
+_FENCE = _STORAGE + "adapters/fence_sql.py"
+_CLOSING = _STORAGE + "adapters/closing_sql.py"
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ TWINS: dict[str, Twin] = {
         "2",
         (
             Edit(
-                _LEDGER,
-                "    if result.lease_id != lease.lease_id and not told_before:\n        raise LeaseLostError\n",
+                _FENCE,
+                "        if result.lease_id != lease.lease_id and not told_before:\n            raise LeaseLostError\n",
                 "",
             ),
             Edit(
@@ -54,7 +56,7 @@ TWINS: dict[str, Twin] = {
                 "",
             ),
             Edit(
-                _LEDGER,
+                _CLOSING,
                 "    if attempt is None or attempt.charged is None:\n        return None\n",
                 '    if attempt is None or (completed and attempt.outcome != "COMPLETED"):\n        return None\n',
             ),
@@ -66,10 +68,10 @@ TWINS: dict[str, Twin] = {
         (
             Edit(
                 _STORAGE + "adapters/leases_sql.py",
-                "            held = {ref.result_id: current[ref] for ref in leases if ref in current}\n",
-                "            states = {ref.result_id: state for ref, state in current.items()}\n"
-                "            current = {ref: states[ref.result_id] for ref in leases if ref.result_id in states}\n"
-                "            held = {ref.result_id: current[ref] for ref in leases if ref in current}\n",
+                "        held = {ref.result_id: current[ref] for refs in asked for ref in refs if ref in current}\n",
+                "        states = {ref.result_id: state for ref, state in current.items()}\n"
+                "        current = {ref: states[ref.result_id] for refs in asked for ref in refs if ref.result_id in states}\n"
+                "        held = {ref.result_id: current[ref] for refs in asked for ref in refs if ref in current}\n",
             ),
         ),
     ),
@@ -78,7 +80,7 @@ TWINS: dict[str, Twin] = {
         "3",
         (
             Edit(
-                _LEDGER,
+                _CLOSING,
                 "!= completed:\n        raise LeaseLostError\n    return result.state\n",
                 "!= completed:\n        raise LeaseLostError\n    return None if completed else result.state\n",
             ),
@@ -131,15 +133,11 @@ TWINS: dict[str, Twin] = {
         "15",
         (
             Edit(
-                _LEDGER,
-                '    row = (await tx.connection.execute(_LOCKED_EXECUTION, {"result_id": lease.result_id})).one_or_none()\n'
-                "    if row is None:\n        raise LeaseLostError\n"
-                '    names = {"result_id": lease.result_id, "lease_id": lease.lease_id}\n'
-                "    both = (await tx.connection.execute(_LOCKED_RESULT, names)).one_or_none()\n",
-                '    names = {"result_id": lease.result_id, "lease_id": lease.lease_id}\n'
-                "    both = (await tx.connection.execute(_LOCKED_RESULT, names)).one_or_none()\n"
-                '    row = (await tx.connection.execute(_LOCKED_EXECUTION, {"result_id": lease.result_id})).one_or_none()\n'
-                "    if row is None:\n        raise LeaseLostError\n",
+                _FENCE,
+                "    found = await tx.connection.execute(_LOCK_EXECUTIONS, names)\n",
+                "    leases = [lease.lease_id for lease in known]\n"
+                '    await tx.connection.execute(_LOCK_RESULTS, {**names, "lease_ids": leases})\n'
+                "    found = await tx.connection.execute(_LOCK_EXECUTIONS, names)\n",
             ),
         ),
     ),

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import insert, select, text
 from sqlalchemy.engine import make_url
 
+from nanobatch_storage.adapters import batches
 from nanobatch_storage.adapters.database import Database, DatabaseUnavailableError, open_database
 from nanobatch_storage.adapters.engine_postgres import PostgresEngine, connection_arguments
 from nanobatch_storage.adapters.tables import secrets
@@ -163,3 +164,28 @@ async def test_who_finds_no_free_connection_waits_for_a_while_and_is_told(url):
     await database.write(put)
     assert await names(database) == ["x"]
     await database.close()
+
+
+async def test_calls_go_past_a_batch_that_waits_for_somebodys_lock(url, monkeypatch):
+    monkeypatch.setattr(batches, "_HELD_UP", 0.01)
+
+    begun = asyncio.Event()
+
+    async def work(tx, keys):
+        begun.set()
+        for key in keys:
+            await put(tx, key)
+        return keys
+
+    async with open_database(url) as database:
+        together = batches.Batches(database, work)
+        with outside(url) as somebody:
+            somebody.execute("begin")
+            somebody.execute("insert into secrets (name, record) values ('held', '{}')")
+            held = asyncio.ensure_future(together.do("held"))
+            await begun.wait()
+            assert await together.do("free") == "free"
+            assert not held.done()
+            somebody.execute("rollback")
+        assert await held == "held"
+        assert await names(database) == ["free", "held"]

@@ -11,7 +11,7 @@ import asyncio
 import random
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -112,10 +112,14 @@ class Database:
         A caller that is cancelled does not cut the transaction: it ends by itself, so that no connection is left half-way.
         Raises DatabaseUnavailableError where the database cannot be reached, or was lost while it committed.
         """
-        task = asyncio.create_task(self._write(work), name="transaction")
+        return await asyncio.shield(self.own(self._write(work), "transaction"))
+
+    def own(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """Run ``work`` in a task that :meth:`close` waits for, whoever has asked for it."""
+        task = asyncio.create_task(work, name=name)
         self._running.add(task)
         task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
+        return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
@@ -172,6 +176,20 @@ class Database:
         async with self._reached():
             return await self._engine.survey(statement)
 
+    async def look(self, statement: Executable, names: Mapping[str, Any]) -> Sequence[Row[Any]]:
+        """Return the rows of one statement that reads, for whom the time does not matter. Raises DatabaseUnavailableError."""
+        async with self._reached():
+            try:
+                return await self._look(statement, names)
+            except DBAPIError as error:  # a connection that died in the pool; it has dropped all of its age
+                if not error.connection_invalidated:
+                    raise
+            return await self._look(statement, names)
+
+    async def _look(self, statement: Executable, names: Mapping[str, Any]) -> Sequence[Row[Any]]:
+        async with self._engine.reading() as connection:
+            return (await connection.execute(statement, names)).all()
+
     async def look_at_clock(self, tx: Transaction) -> None:
         """Read the time anew: what follows is to count from now, not from before a wait for locks."""
         tx.now = await self._now(tx.connection)
@@ -201,7 +219,7 @@ class Database:
 
     async def close(self) -> None:
         """Wait for running transactions, then close all connections."""
-        if self._running:
+        while self._running:  # what ends may begin another one: a batch its transaction
             await asyncio.wait(self._running)
         await self._engine.dispose()
 

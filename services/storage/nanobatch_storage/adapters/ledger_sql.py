@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
-from dataclasses import fields
-from datetime import datetime, timedelta
 
-from sqlalchemy import Integer, bindparam, func, insert, select, update
+from sqlalchemy import Integer, bindparam, select
 
 from nanobatch_runtime.failpoints import failpoint
 from nanobatch_runtime.ids import is_id
 from nanobatch_storage import pacing, policy, quota
-from nanobatch_storage.adapters import jobs_sql, rows
-from nanobatch_storage.adapters.credentials_sql import wipe_key_if_done
+from nanobatch_storage.adapters import closing_sql, fence_sql, jobs_sql, rows, starting_sql
+from nanobatch_storage.adapters.batches import Batches
 from nanobatch_storage.adapters.database import Database, Transaction
-from nanobatch_storage.adapters.tables import ABANDONED, ACTIVE, attempts, buckets, executions, images, results
+from nanobatch_storage.adapters.tables import ABANDONED, attempts, executions, results
 from nanobatch_storage.domain import (
     RUNNABLE_EXECUTION_STATES,
     Attempt,
@@ -25,106 +22,70 @@ from nanobatch_storage.domain import (
     Completion,
     EndedCall,
     Execution,
-    ExecutionState,
     Failure,
     FailureClass,
     Image,
-    ImageKind,
     LeaseRef,
     Opening,
-    PauseReason,
-    Result,
     ResultState,
     Usage,
-    WaitReason,
 )
-from nanobatch_storage.errors import LeaseLostError, WindowFullError
-from nanobatch_storage.policy import BucketEffect, Next, Verdict
+from nanobatch_storage.errors import LeaseLostError
+from nanobatch_storage.policy import BucketEffect
+
+_LOOK = (
+    select(
+        results.c.user_id,
+        results.c.execution_id,
+        results.c.lease_id,
+        results.c.state,
+        attempts.c.id.label("attempt_id"),
+        attempts.c.charged,
+        attempts.c.outcome,
+    )
+    .join(attempts, attempts.c.result_id == results.c.id)
+    .where(results.c.id == bindparam("result_id"), attempts.c.lease_id == bindparam("lease_id"))
+)
+_OF_RESULT = select(executions).where(
+    executions.c.id == select(results.c.execution_id).where(results.c.id == bindparam("result_id")).scalar_subquery()
+)
+_HISTORY = (
+    select(attempts.c.start_time, attempts.c.outcome)
+    .where(
+        attempts.c.bucket_id == bindparam("bucket_id"),
+        attempts.c.outcome != "RELEASED",
+        attempts.c.start_time >= bindparam("since"),
+    )
+    .order_by(attempts.c.start_time.desc())
+    .limit(bindparam("count", type_=Integer))
+)
 
 
 class SqlLedger:
     """See :class:`nanobatch_storage.ports_queue.Ledger`."""
 
     def __init__(self, database: Database) -> None:
-        """Write to ``database``."""
+        """Write to ``database``. Starts, and completions, that come together are done together."""
         self._database = database
+        self._starts: Batches[starting_sql.Start, starting_sql.Started] = Batches(database, starting_sql.start)
+        self._completions: Batches[closing_sql.Finished, closing_sql.Done] = Batches(database, closing_sql.complete)
 
     async def start(self, lease: LeaseRef, bucket_id: str, ended: EndedCall | None = None) -> str:
         """Open the attempt of a lease and return its id; again the same id. Raises LeaseLostError, WindowFullError."""
-
-        async def work(tx: Transaction) -> str | LeaseLostError | WindowFullError:
-            bucket = await rows.find_bucket(tx, bucket_id)
-            if bucket is None:
-                raise LeaseLostError
-            execution, result, attempt = await _fenced(tx, lease)
-            told = ended is not None and await _end_call(tx, execution, ended)
-            outcome = await self._start(tx, bucket, execution, result, attempt)
-            if told or not isinstance(outcome, WindowFullError):
-                await rows.save(tx, [result])
-                await rows.save(tx, [execution])
-            return outcome
-
         if not is_id(bucket_id):
             raise LeaseLostError
-        try:
-            outcome = await self._database.write(work)
-        except LeaseLostError:
-            if ended is not None:
-                await self.end_call(ended.lease, ended.attempt_id)
-            raise
+        outcome, told = await self._starts.do((lease, bucket_id, ended))
         if isinstance(outcome, str):
             return outcome
+        if isinstance(outcome, LeaseLostError) and ended is not None and not told:
+            await self.end_call(ended.lease, ended.attempt_id)
         raise outcome
-
-    async def _start(
-        self, tx: Transaction, bucket: Bucket, execution: Execution, result: Result, attempt: Attempt | None
-    ) -> str | LeaseLostError | WindowFullError:
-        expired = result.lease_expires_at is None or result.lease_expires_at <= tx.now
-        if result.state is not ResultState.PROCESSING or expired:
-            return LeaseLostError()
-        if attempt is not None and attempt.charged is None:
-            # Who asks again has not called yet: it is too late where the execution was stopped meanwhile.
-            return attempt.id if execution.state in RUNNABLE_EXECUTION_STATES else LeaseLostError()
-        if attempt is not None:
-            return LeaseLostError()
-        if execution.state not in RUNNABLE_EXECUTION_STATES or execution.bucket_id != bucket.id:
-            return _send_back(tx, execution, result)  # paused, or another key since: this lease carries the old one
-        return await self._open(tx, bucket, execution, result)
-
-    async def _open(
-        self, tx: Transaction, bucket: Bucket, execution: Execution, result: Result
-    ) -> str | LeaseLostError | WindowFullError:
-        """Open an attempt where window and pace of the bucket let its call start now."""
-        out = await _calls_out(tx, execution)
-        start_at = await _next_start(tx, bucket, out)
-        if start_at > tx.now + _HELD:  # a waiting prompt holds no worker slot
-            return _send_back(tx, execution, result)
-        if out >= bucket.calls_allowed(tx.now):
-            return WindowFullError()
-        if start_at > tx.now + quota.EARLY:
-            return WindowFullError(start_at - quota.EARLY - tx.now)
-        new = Attempt(
-            id=str(uuid.uuid4()),
-            user_id=result.user_id,
-            execution_id=execution.id,
-            result_id=result.id,
-            bucket_id=execution.bucket_id,
-            job_id=None,
-            lease_id=result.lease_id or "",
-            model=execution.model,
-            reserved_micros=result.reserved_micros,
-            start_time=start_at,
-        )
-        result.reserved_micros = 0
-        execution.open_attempts += 1
-        await rows.add(tx, [new])
-        return new.id
 
     async def note_job(self, lease: LeaseRef, attempt_id: str, task_id: str) -> None:
         """Store the id of the task that the open attempt has submitted. Raises LeaseLostError."""
 
         async def work(tx: Transaction) -> None:
-            execution, result, attempt = await _fenced(tx, lease)
+            execution, result, attempt = (await fence_sql.lock(tx, [lease])).of(lease)
             if attempt is None or attempt.id != attempt_id or attempt.charged is not None:
                 raise LeaseLostError
             if attempt.job_id is None:
@@ -138,9 +99,10 @@ class SqlLedger:
         """Note that the call has ended: its place in the window is free. Raises LeaseLostError."""
 
         async def work(tx: Transaction) -> None:
-            execution, _, _ = await _fenced(tx, lease)
-            if await _end_call(tx, execution, EndedCall(lease, attempt_id)):
-                await rows.save(tx, [execution])
+            held = await fence_sql.lock(tx, [lease])
+            held.of(lease)
+            if await starting_sql.end_calls(tx, held.executions, [EndedCall(lease, attempt_id)]):
+                await rows.save(tx, list(held.executions.values()))
 
         await self._database.write(work)
 
@@ -151,11 +113,10 @@ class SqlLedger:
         """
         if not (is_id(lease.result_id) and is_id(lease.lease_id)):
             raise LeaseLostError
-        async with self._database.read() as tx:
-            names = {"result_id": lease.result_id, "lease_id": lease.lease_id}
-            row = (await tx.connection.execute(_LOOK, names)).one_or_none()
-        if row is None or row.attempt_id != attempt_id:
+        found = await self._database.look(_LOOK, {"result_id": lease.result_id, "lease_id": lease.lease_id})
+        if not found or found[0].attempt_id != attempt_id:
             raise LeaseLostError
+        row = found[0]
         if row.charged is not None and row.outcome != "COMPLETED":
             raise LeaseLostError
         if row.charged is None and row.lease_id != lease.lease_id:
@@ -164,49 +125,10 @@ class SqlLedger:
 
     async def complete(self, completion: Completion, pictures: Sequence[Image]) -> Completed:
         """Commit a picture under its fence. Raises LeaseLostError."""
-
-        async def work(tx: Transaction) -> tuple[Completed, Execution | None]:
-            execution, result, attempt = await _fenced(tx, completion.lease)
-            done = _told_before(result, attempt, completion.attempt_id, completed=True)
-            if done is not None or attempt is None:
-                return Completed(done or result.state, execution.id, makes_room=False), None
-            # A call that was told to have ended gave its place then; what it had reserved is free only now.
-            makes_room = attempt.answer_time is None or execution.max_cost_micros is not None
-            attempt.processing_ms = round(completion.processing / timedelta(milliseconds=1))
-            attempt.provider_response_id = completion.provider_response_id[:255]
-            attempt.outcome = "COMPLETED"
-            _settle(tx, execution, result, attempt, (Charged.YES, completion.usage))
-            by_kind = {picture.kind: picture for picture in pictures}
-            master = by_kind[ImageKind.MASTER]
-            shown = by_kind.get(ImageKind.DERIVED, master)
-            thumbnail = by_kind.get(ImageKind.THUMBNAIL)
-            result.master_image_id, result.image_id = master.id, shown.id
-            result.thumbnail_image_id = thumbnail.id if thumbnail else None
-            result.width, result.height = shown.width, shown.height
-            result.mime_type, result.sha256 = shown.mime_type, shown.sha256
-            result.processing_ms = attempt.processing_ms
-            result.clear_error()
-            result.ready_at = None
-            result.drop_lease()
-            # A picture that arrives for a cancelled result is kept with its cost; the state stays.
-            late = result.state is ResultState.CANCELLED
-            execution.move(result, ResultState.CANCELLED if late else ResultState.COMPLETED)
-            await tx.connection.execute(
-                insert(images),
-                [
-                    {**{f.name: getattr(picture, f.name) for f in fields(picture)}, "create_time": tx.now}
-                    for picture in pictures
-                ],
-            )
-            await _close(tx, execution, result, attempt)
-            eased = await _is_bucket_to_ease(tx, execution.bucket_id, attempt)
-            failpoint("before_commit")
-            return Completed(result.state, execution.id, makes_room), execution if eased else None
-
-        completed, execution = await self._database.write(work)
+        completed, eased = await self._completions.do((completion, pictures))
         failpoint("after_commit")
-        if execution is not None:
-            await self._ease(execution.bucket_id)
+        if eased is not None:
+            await self._ease(eased)
         return completed
 
     async def fail(self, lease: LeaseRef, attempt_id: str | None, failure: Failure) -> tuple[ResultState, list[str]]:
@@ -215,8 +137,9 @@ class SqlLedger:
 
         async def work(tx: Transaction) -> tuple[ResultState, list[str]]:
             bucket, others = await _lock_around(tx, lease, effect)
-            execution, result, attempt = await _fenced(tx, lease)
-            told = _told_before(result, attempt, attempt_id, completed=False)
+            held = await fence_sql.lock(tx, [lease])
+            execution, result, attempt = held.of(lease)
+            told = closing_sql.told_before(result, attempt, attempt_id, completed=False)
             if told is not None:
                 return told, []
             if attempt is not None:
@@ -224,12 +147,12 @@ class SqlLedger:
                 attempt.provider_status = failure.provider_status[:64]
                 attempt.provider_response_id = failure.provider_response_id[:255]
                 attempt.processing_ms = failure.processing_ms
-                _settle(tx, execution, result, attempt, (failure.charged, failure.usage))
+                closing_sql.settle(tx, execution, result, attempt, (failure.charged, failure.usage))
             if bucket is not None:
                 await _refused(tx, bucket, execution, attempt, failure)
             if result.state is ResultState.PROCESSING:
                 verdict = policy.judge(result, execution, failure, tx.now)
-                _apply(execution, result, verdict, failure, tx)
+                closing_sql.apply(tx, execution, result, verdict, failure)
             else:
                 result.revision = execution.stamp()
                 result.drop_lease()
@@ -241,7 +164,8 @@ class SqlLedger:
                         other.pause(policy.PAUSES[effect], until)
                         touched.append(other.id)
                 await rows.save(tx, [o for o in others if o.id != execution.id])
-            await _close(tx, execution, result, attempt)
+            closing_sql.end_if_done(tx, execution)
+            await closing_sql.write(tx, held)
             return result.state, touched
 
         return await self._database.write(work)
@@ -252,8 +176,9 @@ class SqlLedger:
         for lease in leases:
 
             async def work(tx: Transaction, lease: LeaseRef = lease) -> str | None:
+                held = await fence_sql.lock(tx, [lease])
                 try:
-                    execution, result, attempt = await _fenced(tx, lease)
+                    execution, result, attempt = held.of(lease)
                 except LeaseLostError:
                     return None
                 if attempt is not None and attempt.charged is not None:
@@ -265,14 +190,15 @@ class SqlLedger:
                     return execution.id
                 if attempt is not None:
                     attempt.outcome = "RELEASED"
-                    _settle(tx, execution, result, attempt, (Charged.NO, Usage()))
+                    closing_sql.settle(tx, execution, result, attempt, (Charged.NO, Usage()))
                     result.attempts -= 1  # nothing was sent: it was no call
                 if result.state is ResultState.PROCESSING:
-                    give_back(execution, result)
+                    closing_sql.give_back(execution, result)
                     result.ready_at = tx.now
                 else:
                     result.drop_lease()
-                await _close(tx, execution, result, attempt)
+                closing_sql.end_if_done(tx, execution)
+                await closing_sql.write(tx, held)
                 return execution.id
 
             changed = await self._database.write(work)
@@ -302,29 +228,7 @@ class SqlLedger:
         for execution_id in found:
 
             async def work(tx: Transaction, execution_id: str = execution_id) -> None:
-                execution = await rows.lock_execution(tx, execution_id)
-                if execution is None:
-                    return
-                lost = await rows.lock_results(
-                    tx,
-                    (results.c.execution_id == execution_id)
-                    & (results.c.state == ResultState.CANCELLED)
-                    & (results.c.lease_expires_at <= tx.now),
-                )
-                by_id = {result.id: result for result in lost}
-                open_ones = await rows.open_attempts(tx, by_id)
-                for attempt in open_ones:
-                    result = by_id[attempt.result_id]
-                    attempt.outcome = "CRASHED"
-                    _settle(tx, execution, result, attempt, (Charged.MAYBE, Usage()))
-                    await jobs_sql.end(tx, attempt)
-                    result.drop_lease()
-                    result.revision = execution.stamp()
-                execution.touch()
-                await rows.save(tx, lost)
-                await rows.save(tx, open_ones)
-                await wipe_key_if_done(tx, execution)
-                await rows.save(tx, [execution])
+                await closing_sql.close_abandoned(tx, execution_id)
 
             await self._database.write(work)
         return found
@@ -338,231 +242,11 @@ class SqlLedger:
         await self._database.write(work)
 
 
-async def _end_call(tx: Transaction, execution: Execution, ended: EndedCall) -> bool:
-    """Note the end of a call of ``execution``; returns whether it was news. What is not its open attempt tells nothing."""
-    if not all(map(is_id, (ended.attempt_id, ended.lease.lease_id, ended.lease.result_id))):
-        return False
-    names = {
-        "attempt_id": ended.attempt_id,
-        "ended_lease_id": ended.lease.lease_id,
-        "ended_result_id": ended.lease.result_id,
-        "of_execution_id": execution.id,
-        "at": tx.now,
-    }
-    is_news = (await tx.connection.execute(_END_CALL, names)).rowcount == 1
-    execution.finishing += is_news
-    return is_news
-
-
-async def close_lost(
-    tx: Transaction, execution: Execution, lost: Sequence[Result]
-) -> tuple[set[str], dict[str, Attempt]]:
-    """Close the attempts of leases that ran out, before their results are leased anew.
-
-    The calls may have been carried out: they close as MAYBE. Returns the results that end here (policy), failed, and by
-    result the attempts that stay open, because their task is out and can be asked for.
-    """
-    failed: set[str] = set()
-    kept: dict[str, Attempt] = {}
-    for result in lost:
-        execution.reserved_micros -= result.reserved_micros
-        result.reserved_micros = 0
-    by_id = {result.id: result for result in lost}
-    open_ones = await rows.open_attempts(tx, by_id) if lost else []
-    for attempt in open_ones:
-        result = by_id[attempt.result_id]
-        if attempt.job_id is not None:
-            kept[result.id] = attempt
-            continue
-        attempt.outcome = "CRASHED"
-        _settle(tx, execution, result, attempt, (Charged.MAYBE, Usage()))
-        if policy.judge_crash(result, execution).next is Next.FAILED:
-            endless = result.crashes >= policy.MAX_CRASHES
-            result.error_code = "WORKER_LOST" if endless else "OUTCOME_UNKNOWN"
-            result.error_message = (
-                f"Generators died during {policy.MAX_CRASHES} calls for this prompt, which may have been charged."
-                if endless
-                else "The generator died during the call, which may have been charged; it is not repeated, as asked."
-            )
-            result.error_retryable, result.error_charged = True, Charged.MAYBE
-            result.ready_at = None
-            result.drop_lease()
-            execution.move(result, ResultState.FAILED)
-            failed.add(result.id)
-    await rows.save(tx, open_ones)
-    return failed, kept
-
-
-def give_back(execution: Execution, result: Result) -> None:
-    """Take a leased result back to PENDING with its reservation. The caller says when it is ready."""
-    execution.reserved_micros -= result.reserved_micros
-    result.reserved_micros = 0
-    result.drop_lease()
-    execution.move(result, ResultState.PENDING)
-
-
-_OWNER = select(results.c.execution_id).where(results.c.id == bindparam("result_id")).scalar_subquery()
-_EXECUTION = select(executions).where(executions.c.id == _OWNER)
-_END_CALL = (
-    update(attempts)
-    .where(
-        attempts.c.id == bindparam("attempt_id"),
-        attempts.c.lease_id == bindparam("ended_lease_id"),
-        attempts.c.result_id == bindparam("ended_result_id"),
-        attempts.c.execution_id == bindparam("of_execution_id"),
-        attempts.c.charged.is_(None),
-        attempts.c.answer_time.is_(None),
-    )
-    .values(answer_time=bindparam("at"))
-)
-_LOOK = (
-    select(
-        results.c.user_id,
-        results.c.execution_id,
-        results.c.lease_id,
-        results.c.state,
-        attempts.c.id.label("attempt_id"),
-        attempts.c.charged,
-        attempts.c.outcome,
-    )
-    .join(attempts, attempts.c.result_id == results.c.id)
-    .where(results.c.id == bindparam("result_id"), attempts.c.lease_id == bindparam("lease_id"))
-)
-_LOCKED_EXECUTION = rows.for_update(_EXECUTION)
-# The result and, where one was opened under this lease, its attempt. Only the result is locked: attempts change under the
-# lock of their execution alone, which is held by then.
-_LOCKED_RESULT = (
-    select(results, *(column.label(f"attempt_{column.name}") for column in attempts.c))
-    .outerjoin(attempts, (attempts.c.lease_id == bindparam("lease_id")) & (attempts.c.result_id == results.c.id))
-    .where(results.c.id == bindparam("result_id"))
-    .with_for_update(key_share=True, of=results)
-)
-_CALLS_OUT = select(func.sum(executions.c.open_attempts - executions.c.finishing)).where(
-    executions.c.bucket_id == bindparam("bucket_id"), executions.c.id != bindparam("id"), ACTIVE
-)
-_BUCKET_IN_USE = select(
-    buckets,
-    select(func.sum(executions.c.open_attempts - executions.c.finishing))
-    .where(executions.c.bucket_id == bindparam("bucket_id"), ACTIVE)
-    .scalar_subquery()
-    .label("out"),
-).where(buckets.c.id == bindparam("bucket_id"))
-_OF_BUCKET = select(attempts.c.start_time, attempts.c.outcome).where(
-    attempts.c.bucket_id == bindparam("bucket_id"), attempts.c.outcome != "RELEASED"
-)
-_LATEST = _OF_BUCKET.order_by(attempts.c.start_time.desc()).limit(2)
-_HISTORY = (
-    _OF_BUCKET.where(attempts.c.start_time >= bindparam("since"))
-    .order_by(attempts.c.start_time.desc())
-    .limit(bindparam("count", type_=Integer))
-)
-_USED = select(func.count()).where(
-    attempts.c.bucket_id == bindparam("bucket_id"),
-    attempts.c.start_time >= bindparam("since"),
-    attempts.c.outcome.not_in(["RELEASED", FailureClass.RATE_LIMITED.value]),
-)
-_NOT_REPORTED = frozenset({"CRASHED", "RELEASED"})
-"""How attempts end that no worker reported the end of a call for: nothing more may be said about them."""
-_HELD = timedelta(seconds=1.5)
-"""A start that lies further ahead is not waited for with the lease in hand."""
-
-
-async def _fenced(tx: Transaction, lease: LeaseRef) -> tuple[Execution, Result, Attempt | None]:
-    """Return execution, result and attempt of a lease that is still the current one, locked in that order."""
-    if not (is_id(lease.result_id) and is_id(lease.lease_id)):
-        raise LeaseLostError
-    row = (await tx.connection.execute(_LOCKED_EXECUTION, {"result_id": lease.result_id})).one_or_none()
-    if row is None:
-        raise LeaseLostError
-    names = {"result_id": lease.result_id, "lease_id": lease.lease_id}
-    both = (await tx.connection.execute(_LOCKED_RESULT, names)).one_or_none()
-    if both is None:
-        raise LeaseLostError
-    result, attempt = rows.result_and_attempt_from(both)
-    # A commit whose answer was lost has dropped the lease: its attempt knows it.
-    told_before = attempt is not None and attempt.charged is not None and attempt.outcome not in _NOT_REPORTED
-    if result.lease_id != lease.lease_id and not told_before:
-        raise LeaseLostError
-    return rows.execution_from(row), result, attempt
-
-
-def _told_before(
-    result: Result, attempt: Attempt | None, attempt_id: str | None, *, completed: bool
-) -> ResultState | None:
-    """Return the state to answer a repeat with, None for a first report. Raises LeaseLostError for what did not happen."""
-    if (attempt.id if attempt else None) != attempt_id:
-        raise LeaseLostError
-    if attempt is None or attempt.charged is None:
-        return None
-    if (attempt.outcome == "COMPLETED") != completed:
-        raise LeaseLostError
-    return result.state
-
-
-def _settle(
-    tx: Transaction, execution: Execution, result: Result, attempt: Attempt, bill: tuple[Charged, Usage]
-) -> None:
-    """Close an attempt: its reservation becomes what it cost, or may have cost."""
-    charged, usage = bill
-    attempt.charged, attempt.end_time = charged, tx.now
-    attempt.input_tokens = usage.input_tokens
-    attempt.text_output_tokens, attempt.image_output_tokens = usage.text_output_tokens, usage.image_output_tokens
-    attempt.usage_reported = usage.reported
-    result.job_id = None
-    execution.open_attempts -= 1
-    if attempt.answer_time is not None:
-        execution.finishing -= 1
-    execution.reserved_micros -= attempt.reserved_micros
-    result.attempts += 1
-    if charged is Charged.MAYBE and not usage.reported:
-        # Nobody knows: the worst case counts as spent.
-        execution.uncertain_micros += attempt.reserved_micros
-        result.uncertain_micros += attempt.reserved_micros
-    elif charged is not Charged.NO:
-        attempt.cost_micros = usage.cost_micros
-        execution.cost_micros += usage.cost_micros
-        result.cost_micros += usage.cost_micros
-
-
-def _apply(execution: Execution, result: Result, verdict: Verdict, failure: Failure, tx: Transaction) -> None:
-    if verdict.next is Next.AGAIN:
-        give_back(execution, result)
-        result.ready_at = tx.now + verdict.wait
-        return
-    execution.reserved_micros -= result.reserved_micros
-    result.reserved_micros = 0
-    result.error_code, result.error_message = failure.code, failure.message
-    result.error_retryable, result.error_charged = verdict.retryable, failure.charged
-    result.processing_ms = failure.processing_ms
-    result.ready_at = None
-    result.drop_lease()
-    execution.move(result, ResultState.FAILED)
-
-
-async def _close(tx: Transaction, execution: Execution, result: Result, attempt: Attempt | None) -> None:
-    """Write everything back, and end the execution where this was the last thing it waited for."""
-    over = execution.max_cost_micros is not None and (
-        execution.cost_micros + execution.uncertain_micros > execution.max_cost_micros
-    )
-    was_final = execution.is_final
-    if not execution.close_if_done(tx.now):
-        if was_final:
-            execution.touch()  # a late answer changed its costs
-        elif over and execution.state is not ExecutionState.PAUSED:
-            execution.pause(PauseReason.SPEND_CAP)  # a bill above its reservation
-    await rows.save(tx, [result])
-    if attempt is not None:
-        await rows.save(tx, [attempt])
-        await jobs_sql.end(tx, attempt)
-    await wipe_key_if_done(tx, execution)
-    await rows.save(tx, [execution])
-
-
 async def _lock_around(tx: Transaction, lease: LeaseRef, effect: BucketEffect) -> tuple[Bucket | None, list[Execution]]:
     """Lock the bucket, and its executions where the effect pauses them, before the result's own: the order of locks."""
     if effect is BucketEffect.NONE or not is_id(lease.result_id):
         return None, []
-    found_execution = (await tx.connection.execute(_EXECUTION, {"result_id": lease.result_id})).one_or_none()
+    found_execution = (await tx.connection.execute(_OF_RESULT, {"result_id": lease.result_id})).one_or_none()
     bucket_id = None if found_execution is None else found_execution.bucket_id
     if bucket_id is None:
         return None, []
@@ -574,34 +258,6 @@ async def _lock_around(tx: Transaction, lease: LeaseRef, effect: BucketEffect) -
     )
     found = await tx.connection.execute(rows.for_update(runnable.order_by(executions.c.id)))
     return bucket, [rows.execution_from(row) for row in found]
-
-
-async def _calls_out(tx: Transaction, execution: Execution) -> int:
-    """Return how many calls of the execution's bucket are out; those of its own row count as they are in memory."""
-    names = {"bucket_id": execution.bucket_id, "id": execution.id}
-    others = (await tx.connection.execute(_CALLS_OUT, names)).scalar()
-    return int(others or 0) + execution.open_attempts - execution.finishing
-
-
-async def _next_start(tx: Transaction, bucket: Bucket, out: int) -> datetime:
-    """Return when the bucket's next call may start. Nothing is asked of the database while there is no pace to keep."""
-    if not quota.is_paced(bucket, out, tx.now):
-        return tx.now
-    start_at = quota.next_start(bucket, await traffic_of(tx, bucket, out), tx.now)
-    if start_at > tx.now + _HELD and not bucket.is_cooling(tx.now):
-        pacing.cool(bucket, start_at, WaitReason.PACED)  # so that nobody asks before, and readers are told
-        await rows.save(tx, [bucket])
-    return start_at
-
-
-async def traffic_of(tx: Transaction, bucket: Bucket, out: int) -> quota.Traffic:
-    """Return the latest starts of a bucket."""
-    found = await tx.connection.execute(_LATEST, {"bucket_id": bucket.id})
-    last, before, *_ = [*(row.start_time for row in found), None, None]
-    began, used = quota.period_start(bucket, tx.now), 0
-    if began is not None:
-        used = (await tx.connection.execute(_USED, {"bucket_id": bucket.id, "since": began})).scalar_one()
-    return quota.Traffic(out, last, before, used)
 
 
 async def _refused(
@@ -621,15 +277,7 @@ async def _refused(
     await rows.save(tx, [bucket])
 
 
-def _send_back(tx: Transaction, execution: Execution, result: Result) -> LeaseLostError:
-    give_back(execution, result)
-    result.ready_at = tx.now
-    return LeaseLostError()
-
-
-async def _is_bucket_to_ease(tx: Transaction, bucket_id: str, attempt: Attempt) -> bool:
-    """Whether a success may change the bucket. Mostly it does not, and a lock on it would make all calls queue."""
-    row = (await tx.connection.execute(_BUCKET_IN_USE, {"bucket_id": bucket_id})).one()
-    values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's documented mapping view
-    out = int(values.pop("out") or 0)
-    return pacing.counts(rows.bucket_from(values), attempt.id, out)
+async def _calls_out(tx: Transaction, execution: Execution) -> int:
+    """Return how many calls of the execution's bucket are out; those of its own row count as they are in memory."""
+    elsewhere = await starting_sql.calls_out(tx, [execution.bucket_id], [execution.id])
+    return elsewhere.get(execution.bucket_id, 0) + execution.open_attempts - execution.finishing

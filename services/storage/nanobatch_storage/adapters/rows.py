@@ -7,7 +7,7 @@ from dataclasses import fields
 from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Row, Select, Table, Update, bindparam, insert, select, update
+from sqlalchemy import BindParameter, Row, Select, Table, Update, bindparam, insert, select, update
 
 from nanobatch_storage.adapters import tables
 from nanobatch_storage.adapters.database import Transaction
@@ -130,25 +130,33 @@ def key_from_record(record: dict[str, Any]) -> EncryptedKey:
 
 
 # Built once: SQLAlchemy remembers the compiled form by the statement, and building one costs more than running it.
-_LOCK_BUCKET = for_update(select(tables.buckets).where(tables.buckets.c.id == bindparam("bucket_id")))
-_LOCK_EXECUTION = for_update(select(tables.executions).where(tables.executions.c.id == bindparam("execution_id")))
+_IDS: BindParameter[str] = bindparam("ids", expanding=True)
+_LOCK_BUCKETS, _LOCK_EXECUTIONS = (
+    for_update(select(table).where(table.c.id.in_(_IDS)).order_by(table.c.id))
+    for table in (tables.buckets, tables.executions)
+)
+
+
+async def lock_buckets(tx: Transaction, bucket_ids: Iterable[str]) -> dict[str, Bucket]:
+    """Lock the buckets that there are, by id. Before executions in the order of locks."""
+    found = await tx.connection.execute(_LOCK_BUCKETS, {"ids": list(bucket_ids)})
+    return {row.id: bucket_from(row) for row in found}
 
 
 async def lock_bucket(tx: Transaction, bucket_id: str) -> Bucket:
-    """Lock a bucket. First in the order of locks."""
-    return bucket_from((await tx.connection.execute(_LOCK_BUCKET, {"bucket_id": bucket_id})).one())
+    """Lock a bucket."""
+    return (await lock_buckets(tx, [bucket_id]))[bucket_id]
 
 
-async def find_bucket(tx: Transaction, bucket_id: str) -> Bucket | None:
-    """Lock a bucket, or return None where there is none."""
-    row = (await tx.connection.execute(_LOCK_BUCKET, {"bucket_id": bucket_id})).one_or_none()
-    return None if row is None else bucket_from(row)
+async def lock_executions(tx: Transaction, execution_ids: Iterable[str]) -> dict[str, Execution]:
+    """Lock the executions that there are, by id."""
+    found = await tx.connection.execute(_LOCK_EXECUTIONS, {"ids": list(execution_ids)})
+    return {row.id: execution_from(row) for row in found}
 
 
 async def lock_execution(tx: Transaction, execution_id: str) -> Execution | None:
     """Lock an execution, or return None where there is none."""
-    row = (await tx.connection.execute(_LOCK_EXECUTION, {"execution_id": execution_id})).one_or_none()
-    return None if row is None else execution_from(row)
+    return (await lock_executions(tx, [execution_id])).get(execution_id)
 
 
 async def lock_results(tx: Transaction, condition: Any, *, limit: int | None = None) -> list[Result]:
@@ -190,6 +198,8 @@ async def add(tx: Transaction, things: Sequence[R]) -> None:
     """Insert objects of one kind."""
     if things:
         await tx.connection.execute(insert(_table_of(things[0])), [values_of(thing) for thing in things])
+    for thing in things:
+        thing.stored = {name: getattr(thing, name) for name in _columns(_table_of(thing))}
 
 
 @cache

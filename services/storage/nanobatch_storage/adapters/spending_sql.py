@@ -6,6 +6,7 @@ disagree with. Users without a cap pay one look at their row for it; the lock on
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,8 +17,10 @@ from nanobatch_storage.adapters.database import Transaction
 from nanobatch_storage.adapters.tables import ACTIVE, attempts, executions, users
 from nanobatch_storage.domain import Charged, Execution, ExecutionState, PauseReason, Result
 
-_CAP = rows.for_update(
-    select(users.c.daily_cap_micros).where(users.c.id == bindparam("user_id"), users.c.daily_cap_micros.is_not(None))
+_CAPS = rows.for_update(
+    select(users.c.id, users.c.daily_cap_micros)
+    .where(users.c.id.in_(bindparam("ids", expanding=True)), users.c.daily_cap_micros.is_not(None))
+    .order_by(users.c.id)
 )
 _RESERVED = select(func.coalesce(func.sum(executions.c.reserved_micros), 0)).where(
     executions.c.user_id == bindparam("user_id"), ACTIVE
@@ -72,19 +75,19 @@ def reserve(execution: Execution, result: Result, day: DayRoom | None) -> None:
         day.reserved_micros += result.reserved_micros
 
 
-async def lock_day(tx: Transaction, user_id: str) -> DayRoom | None:
-    """Lock a capped user's spending and return what is left of the day; None for a user without a cap.
+async def lock_days(tx: Transaction, user_ids: Iterable[str]) -> dict[str, DayRoom]:
+    """Lock the spending of those users who have a cap, and return what is left of their day.
 
     First in the order of locks.
     """
-    names = {"user_id": user_id}
-    cap = (await tx.connection.execute(_CAP, names)).scalar_one_or_none()
-    if cap is None:
-        return None
     day = tx.now.replace(hour=0, minute=0, second=0, microsecond=0)
-    reserved = int((await tx.connection.execute(_RESERVED, names)).scalar_one())
-    spent = int((await tx.connection.execute(_SPENT, {**names, "day": day})).scalar_one())
-    return DayRoom(cap - spent - reserved, reserved, day + timedelta(days=1))
+    rooms = {}
+    for row in (await tx.connection.execute(_CAPS, {"ids": list(user_ids)})).all():
+        names = {"user_id": row.id}
+        reserved = int((await tx.connection.execute(_RESERVED, names)).scalar_one())
+        spent = int((await tx.connection.execute(_SPENT, {**names, "day": day})).scalar_one())
+        rooms[row.id] = DayRoom(row.daily_cap_micros - spent - reserved, reserved, day + timedelta(days=1))
+    return rooms
 
 
 async def let_go_on(tx: Transaction, user_id: str) -> None:

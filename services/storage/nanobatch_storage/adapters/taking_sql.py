@@ -1,0 +1,249 @@
+"""Taking leases: what fairness has dealt, as far as locked rows, windows and caps let it."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, bindparam, case, func, select
+
+from nanobatch_storage.adapters import closing_sql, jobs_sql, rows, spending_sql
+from nanobatch_storage.adapters.credentials_sql import wipe_key_if_done
+from nanobatch_storage.adapters.database import Database, Transaction
+from nanobatch_storage.adapters.spending_sql import DayRoom
+from nanobatch_storage.adapters.tables import ACTIVE, PENDING, PROCESSING, credentials, executions, results
+from nanobatch_storage.domain import (
+    RUNNABLE_EXECUTION_STATES,
+    Attempt,
+    Bucket,
+    EncryptedKey,
+    Execution,
+    ExecutionState,
+    Lease,
+    Result,
+    ResultState,
+)
+from nanobatch_storage.fairness import Candidate
+from nanobatch_storage.policy import SUSPECT_CRASHES, is_suspect
+
+
+def in_flight() -> ColumnElement[int]:
+    """How many places of its bucket an execution takes.
+
+    Calls that are out of a cancelled execution still count; so do leases whose call has not begun. A call that has ended
+    does not, though its picture is still being finished.
+    """
+    e = executions.c
+    return case((e.open_attempts > e.processing, e.open_attempts), else_=e.processing) - e.finishing
+
+
+# Suspects wait until somebody asks who has a process to run them alone in; the others pass them by.
+UNSUSPECTED = results.c.crashes < bindparam("crashes_below")
+_ANY_CRASHES = 2**31 - 1
+
+
+def crashes_below(suspects: int) -> int:
+    """Return the parameter of :data:`UNSUSPECTED`: all results count as unsuspected where suspects may be taken."""
+    return _ANY_CRASHES if suspects > 0 else SUSPECT_CRASHES
+
+
+# One statement per index, each an ordered range of it: lost leases, oldest first, and what waits, in the prompts' order.
+# The rows picked are locked and stay picked: unlike UPDATE ... IN (SELECT ... LIMIT), no plan can take more of them.
+_PICK_LOST, _PICK_WAITING = (
+    select(results)
+    .where(results.c.execution_id == bindparam("execution_id"), results.c.ready_at <= bindparam("until"), *conditions)
+    .order_by(*order)
+    .limit(bindparam("count"))
+    .with_for_update(key_share=True, skip_locked=True)
+    for conditions, order in (
+        ([PROCESSING], [results.c.ready_at]),
+        ([PENDING, UNSUSPECTED], [results.c.batch_index, results.c.variation]),
+    )
+)
+_IN_FLIGHT = (
+    select(executions.c.bucket_id, func.sum(in_flight()).label("in_flight"))
+    .where(ACTIVE, executions.c.bucket_id.in_(bindparam("ids", expanding=True)))
+    .group_by(executions.c.bucket_id)
+)
+_KEYS = select(credentials.c.id, credentials.c.record).where(
+    credentials.c.id.in_(bindparam("ids", expanding=True)), credentials.c.record.is_not(None)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What fairness has dealt to an execution."""
+
+    of: Candidate
+    count: int
+    has_lost: bool
+    """Whether it has leases that ran out."""
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What was leased of one execution."""
+
+    execution: Execution
+    bucket: Bucket
+    picked: list[Result]
+    leased: list[Result]
+    out: dict[str, Attempt]
+    """Attempts whose task is still out, by result."""
+    free: int
+    """So many of them may begin at once; the others stand by."""
+
+
+class Taking:
+    """Leases results of several executions in one transaction."""
+
+    def __init__(
+        self, database: Database, *, duration: timedelta, ahead: float, loop_lag: Callable[[], timedelta]
+    ) -> None:
+        """See :class:`nanobatch_storage.adapters.leases_sql.SqlLeases`."""
+        self._database = database
+        self._duration = duration
+        self._ahead = ahead
+        self._loop_lag = loop_lag
+
+    def places(self, bucket: Bucket, now: datetime) -> int:
+        """How many results of a bucket may be leased: its window, and a few that stand by."""
+        window = bucket.calls_allowed(now)
+        return window if bucket.needs_key_check(now) else window + math.ceil(window * self._ahead)
+
+    async def take(self, tx: Transaction, orders: Sequence[Order], suspects: int) -> tuple[list[Lease], list[str]]:
+        """Lease what is ordered, in that order; returns the executions that changed, too."""
+        days = await spending_sql.lock_days(tx, {order.of.user_id for order in orders})
+        buckets = await rows.lock_buckets(tx, {order.of.bucket_id for order in orders})
+        held = await rows.lock_executions(tx, [order.of.execution_id for order in orders])
+        # A lease that counted from before the wait for these locks might be over when it is given out.
+        await self._database.look_at_clock(tx)
+        found = await tx.connection.execute(_IN_FLIGHT, {"ids": list(buckets)})
+        busy = Counter({row.bucket_id: int(row.in_flight) for row in found})
+        taken: list[_Taken] = []
+        for order in orders:
+            execution, bucket = held.get(order.of.execution_id), buckets.get(order.of.bucket_id)
+            if execution is None or bucket is None or not _may_run(execution, bucket, tx.now):
+                continue
+            revision, before = execution.revision, _in_flight_of(execution)
+            one = await self._take_from(
+                tx, order, execution, bucket, busy[bucket.id], days.get(order.of.user_id), suspects
+            )
+            suspects -= sum(map(is_suspect, one.leased))
+            if execution.revision != revision:
+                execution.close_if_done(tx.now)
+                busy[bucket.id] += _in_flight_of(execution) - before
+                taken.append(one)
+        if not taken:
+            return [], []
+        await rows.save(tx, [result for one in taken for result in one.picked])
+        await rows.save(tx, [attempt for one in taken for attempt in one.out.values()])
+        await rows.save(tx, [one.execution for one in taken])
+        for one in taken:
+            await wipe_key_if_done(tx, one.execution)
+        return await self._leases(tx, taken), [one.execution.id for one in taken]
+
+    async def _take_from(  # noqa: PLR0917  # what an order needs of the transaction
+        self,
+        tx: Transaction,
+        order: Order,
+        execution: Execution,
+        bucket: Bucket,
+        busy: int,
+        day: DayRoom | None,
+        suspects: int,
+    ) -> _Taken:
+        """Lock ready results of an execution, lost ones first, and lease them, as far as caps and policy let it.
+
+        ``busy`` places of the bucket are taken.
+        """
+        picked, free = await self._pick(tx, order, bucket, busy, suspects)
+        lost = [result for result in picked if result.state is ResultState.PROCESSING]
+        failed, out = await closing_sql.close_lost(tx, execution, lost)
+        leased: list[Result] = []
+        for result in picked:
+            if result.id in failed:
+                continue
+            if result.id in out:  # paid for and reserved already: it is only asked for
+                out[result.id].lease_id = self._give(execution, result, tx.now)
+                leased.append(result)
+                continue
+            suspect = is_suspect(result)
+            if not spending_sql.has_room(execution, day) or (suspect and suspects <= 0):
+                if result.state is ResultState.PROCESSING:  # the lost one waits like the others
+                    result.drop_lease()
+                    result.ready_at = tx.now
+                    execution.move(result, ResultState.PENDING)
+                continue
+            suspects -= suspect
+            spending_sql.reserve(execution, result, day)
+            self._give(execution, result, tx.now)
+            leased.append(result)
+        if leased and execution.state is ExecutionState.PENDING:
+            execution.state = ExecutionState.PROCESSING
+            execution.start_time = execution.start_time or tx.now
+            execution.touch()
+        return _Taken(execution, bucket, picked, leased, out, free)
+
+    async def _pick(
+        self, tx: Transaction, order: Order, bucket: Bucket, busy: int, suspects: int
+    ) -> tuple[list[Result], int]:
+        """Lock ready results; lost ones first, waiting ones as far as there are places.
+
+        Returns them with how many of them may begin at once: the others stand by.
+        """
+        room, free = self.places(bucket, tx.now) - busy, bucket.calls_allowed(tx.now) - busy
+        names = {"execution_id": order.of.execution_id}
+        lost: list[Result] = []
+        if order.has_lost:
+            expired = {**names, "until": tx.now - self._loop_lag(), "count": order.count}
+            lost = [rows.result_from(row) for row in await tx.connection.execute(_PICK_LOST, expired)]
+            free += len(lost)  # they still count as in flight
+        count = min(order.count - len(lost), room)
+        if count <= 0:
+            return lost, free
+        ready = {**names, "until": tx.now, "count": count, "crashes_below": crashes_below(suspects)}
+        return [*lost, *map(rows.result_from, await tx.connection.execute(_PICK_WAITING, ready))], free
+
+    def _give(self, execution: Execution, result: Result, now: datetime) -> str:
+        lease_id = result.lease_id = str(uuid.uuid4())
+        result.ready_at = result.lease_expires_at = now + self._duration
+        execution.move(result, ResultState.PROCESSING)
+        return lease_id
+
+    async def _leases(self, tx: Transaction, taken: Sequence[_Taken]) -> list[Lease]:
+        keys = await _keys_of(tx, [one.execution for one in taken if one.leased])
+        jobs = await jobs_sql.of(tx, {result_id: attempt for one in taken for result_id, attempt in one.out.items()})
+        return [
+            Lease(
+                one.execution,
+                result,
+                keys.get(one.execution.credential_id or ""),
+                one.bucket.needs_key_check(tx.now),
+                self._duration,
+                standby=place >= one.free and result.id not in jobs,
+                job=jobs.get(result.id),
+            )
+            for one in taken
+            for place, result in enumerate(one.leased)
+        ]
+
+
+def _may_run(execution: Execution, bucket: Bucket, now: datetime) -> bool:
+    is_same = execution.bucket_id == bucket.id
+    return execution.state in RUNNABLE_EXECUTION_STATES and is_same and not bucket.is_cooling(now)
+
+
+def _in_flight_of(execution: Execution) -> int:
+    """The same as :func:`in_flight`, of a row in memory."""
+    return max(execution.open_attempts, execution.processing) - execution.finishing
+
+
+async def _keys_of(tx: Transaction, of: Sequence[Execution]) -> dict[str, tuple[str, EncryptedKey]]:
+    ids = {execution.credential_id for execution in of if execution.credential_id is not None}
+    found = await tx.connection.execute(_KEYS, {"ids": list(ids)}) if ids else ()
+    return {row.id: (row.id, rows.key_from_record(row.record)) for row in found}
