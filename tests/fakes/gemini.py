@@ -22,6 +22,7 @@ import asyncio
 import base64
 import json
 import math
+import os
 import random
 import re
 import signal
@@ -34,6 +35,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+import psutil
 from aiohttp import web
 
 if __package__ in {None, ""}:  # run as a script
@@ -280,6 +282,8 @@ class FakeGemini:
             body = json.dumps(answer).encode()
         else:
             body = self._picture_body(call, wanted)
+        if name == "kill":
+            call.finished = await asyncio.to_thread(_kill_caller, request)
         if name in faults.NETWORK:
             return await _spoil(request, name, body)
         call.status = 200
@@ -354,6 +358,18 @@ async def _spoil(request: web.Request, name: str, body: bytes) -> web.StreamResp
         else:
             request.transport.close()
     return response
+
+
+def _kill_caller(request: web.Request) -> bool:
+    """End the process at the other end of the connection, as a prompt that is poison to it would; says whether it did."""
+    here = request.transport.get_extra_info("peername") if request.transport is not None else None
+    found = [one.pid for one in psutil.net_connections("tcp") if here and one.laddr == tuple(here[:2]) and one.pid]
+    if os.getpid() in found:
+        raise RuntimeError("The caller is this very process: run the fake as one of its own.")
+    for pid in found:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return bool(found)
 
 
 # -- from a shell ------------------------------------------------------------------------------------------------------

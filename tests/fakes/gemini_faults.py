@@ -251,8 +251,8 @@ PICTURES: dict[str, Callable[[str, str], Parts]] = {
     "thinking-usage": lambda data, mime: [_blob(data, mime)],
 }
 # What happens to the connection instead of an answer: hang (until the client leaves), reset (no byte of an answer),
-# cut (in the middle of the body), stall (headers and half a body, then nothing).
-NETWORK = frozenset({"hang", "reset", "cut", "stall"})
+# cut (in the middle of the body), stall (headers and half a body, then nothing), kill (SIGKILL to the process that called).
+NETWORK = frozenset({"hang", "reset", "cut", "stall", "kill"})
 
 
 def known() -> frozenset[str]:

@@ -19,8 +19,11 @@ from processes import ROOT
 
 from soak.report import Report
 from soak.scenarios import SCENARIOS
-from soak.stage import Ground, NotStartedError
+from soak.stage import Ground, NotStartedError, StuckError
 from soak.twins import TWINS, make
+
+TWIN_PATIENCE = 90.0
+"""Seconds after which a broken copy counts as stopped: that is a verdict, too."""
 
 
 def main() -> int:
@@ -61,17 +64,29 @@ def main() -> int:
 
 
 def _went_red(name: str, ground: Ground) -> bool:
-    """Run the scenario of a twin on a broken copy; it has to find something."""
+    """Run the scenario of a twin on a broken copy; it has to find that mistake, not just anything."""
     twin = TWINS[name]
     print(f"\ntwin {name}: {twin.mistake}", flush=True)
     with tempfile.TemporaryDirectory(prefix="nanobatch-twin-") as copy:
         tree = make(name, ground.tree or ROOT, Path(copy))
-        green = _ran(twin.scenario, replace(ground, tree=tree), "short")
-    print(f"   {'STAYED GREEN: the scenario does not see it' if green else 'went red, as it must'}", flush=True)
-    return not green
+        report = _report(twin.scenario, replace(ground, tree=tree, patience=TWIN_PATIENCE), twin.size)
+    found = twin.found_in(report)
+    if found:
+        print(f"   went red, as it must: {found[:300]}", flush=True)
+    elif report.flaws:
+        print(f"   RED FOR ANOTHER REASON: nothing says {twin.sign!r}", flush=True)
+    else:
+        print("   STAYED GREEN: the scenario does not see it", flush=True)
+    return bool(found)
 
 
 def _ran(name: str, ground: Ground, size: str) -> bool:
+    report = _report(name, ground, size)
+    return not report.flaws and (not report.late or size == "short")
+
+
+def _report(name: str, ground: Ground, size: str) -> Report:
+    """Run a scenario and print what it says."""
     scenario = SCENARIOS[name]
     print(f"\n{name}. {scenario.title} (seed {ground.seed})", flush=True)
     started, cpu = time.monotonic(), _cpu()
@@ -79,13 +94,17 @@ def _ran(name: str, ground: Ground, size: str) -> bool:
         report = asyncio.run(scenario(ground, size))
     except NotStartedError as error:
         sys.exit(f"   {error}: no verdict")
+    except StuckError as error:
+        report = error.report
+        report.hold(f"it came to an end: {error}", kept=False)
     except (TimeoutError, RuntimeError, AssertionError) as error:
-        report = Report([f"BROKEN {type(error).__name__}: {error}"], [str(error)])
+        report = Report()
+        report.hold(f"it came to an end: {type(error).__name__}: {error}", kept=False)
     for line in report.lines:
         print(f"   {line}")
     verdict = "BROKEN" if report.flaws else "LATE" if report.late else "HOLDS"
     print(f"   {verdict} after {time.monotonic() - started:.0f} s, {_cpu() - cpu:.0f} s of CPU", flush=True)
-    return not report.flaws and (not report.late or size == "short")
+    return report
 
 
 def _cpu() -> float:

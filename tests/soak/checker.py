@@ -1,4 +1,4 @@
-"""The verdict on a run: ``python checker.py RUN.json``. A program of its own that knows nothing of the product's code.
+"""The verdict on a run: ``python -m soak.checker RUN.json``. A program of its own that knows nothing of the product's code.
 
 It reads what was recorded outside (the provider's ledger, the watchers' recordings, the faults), the database, the
 pictures and the logs, and prints a line for each invariant: ``ok``, ``BROKEN`` or ``note``. Exit code 1 where one is broken.
@@ -14,9 +14,8 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import psycopg
+from soak.recorded import Row, Run, calls_by_prompt, image_tokens, marker
 
 FINAL = {"COMPLETED", "FAILED", "CANCELLED"}
 TABLES = (
@@ -33,39 +32,7 @@ TABLES = (
 RUDE = re.compile(
     r"Traceback|Task was destroyed|never retrieved|was never awaited|Exception ignored|StatusCode\.INTERNAL\b"
 )
-MARKER = re.compile(r"\[(\d+-\d+)\]")
 FLAWS_SHOWN = 8
-
-Row = dict[str, Any]
-
-
-class Run:
-    """Everything that is known of a run."""
-
-    def __init__(self, facts: dict[str, Any]) -> None:
-        self.facts = facts
-        self.connection = psycopg.connect(facts["dsn"], autocommit=True, row_factory=psycopg.rows.dict_row)
-        self.executions = self.rows("select * from executions order by create_time, id")
-        self.results = self.rows("select * from results")
-        self.attempts = self.rows("select * from attempts order by start_time")
-        self.images = self.rows("select * from images")
-        ledger = Path(facts["provider_ledger"])
-        self.calls = [json.loads(line) for line in ledger.read_text().splitlines()] if ledger.exists() else []
-        self.calls.sort(key=lambda call: call["arrived"])
-        self.events = facts["events"]
-
-    def rows(self, query: str) -> list[Row]:
-        return list(self.connection.execute(query.encode()).fetchall())
-
-    def monotonic(self, when: Any) -> float:
-        """Turn the database's time into the clock of ledger and events."""
-        return float(when.timestamp() - self.facts["clock_offset"])
-
-    def recordings(self) -> Iterator[tuple[str, str, list[Row]]]:
-        """Yield execution id, name and messages of each watcher."""
-        for path in sorted(Path(self.facts["recordings"]).glob("*.jsonl")):
-            lines = path.read_text().splitlines()
-            yield path.stem[:36], path.stem, [json.loads(line) for line in lines]
 
 
 def every_result_is_final(run: Run) -> Iterator[str]:
@@ -188,9 +155,16 @@ def watchers_saw_everything_once(run: Run) -> Iterator[str]:
             if n > 1 and not run.facts.get("retried")
         )
         if run.facts.get("watchers_complete", True):
-            for result_id, row in rows[execution_id].items():
-                if states.get(result_id) != row["state"]:
-                    yield f"{name}: result {result_id} is {row['state']}, it was last told {states.get(result_id)}"
+            yield from _last_told(name, states, rows.get(execution_id))
+
+
+def _last_told(name: str, states: dict[str, str], rows: dict[str, Row] | None) -> Iterator[str]:
+    if rows is None:
+        yield f"{name} watched an execution that the database does not know"
+        return
+    for result_id, row in rows.items():
+        if states.get(result_id) != row["state"]:
+            yield f"{name}: result {result_id} is {row['state']}, it was last told {states.get(result_id)}"
 
 
 def final_states_stay(run: Run) -> Iterator[str]:
@@ -243,7 +217,7 @@ def nothing_is_held(run: Run) -> Iterator[str]:
 def key_is_nowhere(run: Run) -> Iterator[str]:
     canary = run.facts["canary"]
     for table in TABLES:
-        if run.rows(f"select 1 from {table} t where t::text like '%{canary}%' limit 1"):
+        if any(canary in str(value) for row in run.rows(f"select * from {table}") for value in row.values()):
             yield f"the key stands in the table {table}"
     for path in Path(run.facts["logs"]).rglob("*"):
         if path.is_file() and path.name != "run.json" and canary.encode() in path.read_bytes():
@@ -282,23 +256,6 @@ INVARIANTS: tuple[tuple[str, Callable[[Run], Iterator[str]]], ...] = (
 )
 
 
-def marker(text: str) -> str:
-    found = MARKER.search(text)
-    return found[1] if found else text
-
-
-def calls_by_prompt(run: Run) -> dict[str, list[Row]]:
-    calls: dict[str, list[Row]] = defaultdict(list)
-    for call in run.calls:
-        if call["prompt"]:  # one whose request never came in whole has none
-            calls[marker(call["prompt"])].append(call)
-    return calls
-
-
-def image_tokens(usage: Row) -> int:
-    return sum(one["tokenCount"] for one in usage.get("candidatesTokensDetails", []) if one["modality"] == "IMAGE")
-
-
 def figures(run: Run) -> Iterator[str]:
     """What is to be known besides: how many faults hit work, and how long recovery took."""
     calls = calls_by_prompt(run)
@@ -325,7 +282,7 @@ def figures(run: Run) -> Iterator[str]:
         if hit < 0.8 * len(processes) and run.facts.get("faults_hit_work", True):
             yield f"INVALID: only {hit} of {len(processes)} faults hit work in flight"
         recovered = sorted(recoveries(run))
-        if recovered:
+        if recovered and run.facts.get("recovery_promised", True):
             limit = run.facts["lease_seconds"] + 1
             p99 = recovered[min(len(recovered) - 1, math.ceil(0.99 * len(recovered)) - 1)]
             middle = recovered[len(recovered) // 2]

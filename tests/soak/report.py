@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass
@@ -13,6 +16,12 @@ class Report:
     flaws: list[str] = field(default_factory=list)
     late: list[str] = field(default_factory=list)
     """Promises of time that were not kept: safety has no tolerance, a busy machine has."""
+
+    @property
+    def found(self) -> list[str]:
+        """Whatever was not kept, with the checker's details."""
+        details = [line.strip() for line in self.lines if line.startswith("  ")]
+        return [*self.flaws, *details, *self.late] if self.flaws else []
 
     def say(self, line: str) -> None:
         self.lines.append(line)
@@ -29,11 +38,19 @@ class Report:
         if not kept:
             self.late.append(promise)
 
-    def checked(self, lines: list[str]) -> None:
-        """Take over what the checker has printed."""
+    def checked(self, description: Path) -> None:
+        """Run the checker, a program that knows nothing of the product, on a run's facts, and take over what it says."""
+        answer = subprocess.run(
+            [sys.executable, "-m", "soak.checker", description.resolve()],
+            cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        lines = answer.stdout.splitlines()
         self.lines += lines
         self.late += [line.removeprefix("LATE   ") for line in lines if line.startswith("LATE")]
-        self.flaws += [line.removeprefix("BROKEN ") for line in lines if line.startswith("BROKEN ")]
+        flaws = [line.removeprefix("BROKEN ") for line in lines if line.startswith("BROKEN ")]
+        self.flaws += flaws
+        if answer.returncode and not flaws:  # it did not get to the end
+            self.hold(f"the checker: {answer.stderr[-1000:]}", kept=False)
 
     def none_of(self, n: int, what: str) -> None:
         """Nothing went wrong in ``n`` trials: say how little that shows (rule of three, 95 %)."""

@@ -6,14 +6,13 @@ import asyncio
 import itertools
 import json
 import random
+import re
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,11 @@ from redis_server import RedisServer, private_redis
 from nanobatch.gateway.v1 import execution_pb2, execution_service_pb2
 from nanobatch.gateway.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from soak.faultproxy import FaultProxy
+from soak.generators import Generator
+from soak.ground import KEY, MODEL, Ground, NotStartedError, Setup, StuckError, packages
 from soak.report import Report
 from soak.watchers import Watchers
 
-MODEL = "gemini-2.5-flash-image"
-KEY = "canary-key-5Yk2Qw8Zr1"
-"""Whatever the product writes down is searched for it."""
 ENDED = {
     execution_pb2.EXECUTION_STATE_COMPLETED,
     execution_pb2.EXECUTION_STATE_FAILED,
@@ -40,85 +38,6 @@ ENDED = {
 }
 _START_SECONDS = 120.0
 _CALL_SECONDS = 60.0
-
-
-class NotStartedError(Exception):
-    """The product did not come up: the run says nothing."""
-
-
-@dataclass(frozen=True)
-class Setup:
-    """How many of what, and what lies between them."""
-
-    generators: int = 3
-    slots: int = 8
-    gateways: int = 2
-    storages: int = 1
-    lease_seconds: float = 3.0
-    latency: str = "uniform:0.3:0.9"
-    picture_bytes: int = 12_000
-    proxies: frozenset[str] = frozenset()
-    """Proxied hops: ``database``, ``redis``, ``provider``, ``storage`` (from generators), ``gateway`` (from clients)."""
-    watchers: int = 2
-    """Of each execution."""
-    environment: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class Ground:
-    """What all scenarios of a run stand on."""
-
-    postgres: PostgresServer
-    folder: Path
-    seed: int
-    tree: Path | None = None
-    """Another copy of the packages to run, broken on purpose; none: this one."""
-
-
-class Generator:
-    """A place for a generator: its address and its disk stay, its processes come and go."""
-
-    def __init__(self, stage: Stage, number: int) -> None:
-        self.number = number
-        self.port = free_port()
-        self._stage = stage
-        self._life = 0
-        self.process: subprocess.Popen | None = None
-
-    @property
-    def caller(self) -> str:
-        """The name under which the provider knows the present process."""
-        return f"g{self.number}-{self._life}"
-
-    def start(self, **own: str) -> None:
-        stage = self._stage
-        self._life += 1
-        self.process = stage.cluster.generator(
-            f"g{self.number}",
-            f"{stage.provider_url}/{self.caller}",
-            at=f"127.0.0.1:{self.port}",
-            NANOBATCH_STORAGE_TARGET=stage.storage_target,
-            **own,
-        )
-
-    def is_busy(self) -> bool:
-        """Whether the provider has a call of this very process."""
-        return self._stage.provider.out().get(self.caller, 0) > 0
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self._stage.note("kill", self.caller)
-        self.process.kill()
-        self.process.wait()
-
-    async def freeze(self, seconds: float) -> None:
-        assert self.process is not None
-        event = self._stage.note("freeze", self.caller)
-        self.process.send_signal(signal.SIGSTOP)
-        await asyncio.sleep(seconds)
-        with suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGCONT)
-        event["until"] = time.monotonic()
 
 
 class Stage:
@@ -143,6 +62,7 @@ class Stage:
         self.expected_failures = 0
         self._channels: list[grpc.aio.Channel] = []
         self._turn = itertools.count()
+        self._looking: psycopg.Connection | None = None
 
     # -- processes -------------------------------------------------------------------------------------------------
 
@@ -205,10 +125,16 @@ class Stage:
                     raise
                 await asyncio.sleep(0.1)
 
-    async def create(self, count: int, *, request_id: str = "", key: str = KEY, words: str = "", **options: Any) -> str:
-        """Create an execution whose prompts are told apart by a marker; returns its id. Watchers follow it."""
+    async def create(
+        self, count: int, *, request_id: str = "", key: str = KEY, words: str | list[str] = "a boat", **options: Any
+    ) -> str:
+        """Create an execution whose prompts are told apart by a marker; returns its id. Watchers follow it.
+
+        ``words`` follow the marker, in each prompt the same or one of a list.
+        """
         number = len(self.executions)
-        prompts = [execution_pb2.Prompt(text=f"[{number}-{n}] {words or 'a boat'}") for n in range(count)]
+        texts = [words] * count if isinstance(words, str) else words
+        prompts = [execution_pb2.Prompt(text=f"[{number}-{n}] {text}") for n, text in enumerate(texts)]
         request = execution_service_pb2.CreateExecutionRequest(
             request_id=request_id or str(uuid.UUID(int=self.random.getrandbits(128), version=4)),
             model=MODEL, api_key=key, prompts=prompts, **options,
@@ -224,6 +150,7 @@ class Stage:
 
     async def ended(self, within: float) -> None:
         """Wait until every execution is final, and every watcher has been told so."""
+        within = min(within, self.ground.patience)
         deadline = time.monotonic() + within
         for execution_id in self.executions:
             while True:
@@ -238,13 +165,33 @@ class Stage:
     # -- looking from outside --------------------------------------------------------------------------------------
 
     def rows(self, query: str) -> list[tuple]:
-        """Ask the database itself."""
-        with self.ground.postgres.connect(self.database) as connection:
-            return connection.execute(query.encode()).fetchall()
+        """Ask the database itself, over one connection: a new one for each look would cost more than the look."""
+        for is_last in (False, True):
+            try:
+                if self._looking is None:
+                    self._looking = self.ground.postgres.connect(self.database)
+                return self._looking.execute(query.encode()).fetchall()
+            except psycopg.OperationalError:  # the scenario may have ended it since
+                self.look_away()
+                if is_last:
+                    raise
+        raise AssertionError
+
+    def look_away(self) -> None:
+        """Close the connection of :meth:`rows`."""
+        if self._looking is not None:
+            self._looking.close()
+            self._looking = None
 
     def counts(self) -> dict[str, int]:
         """Count results by state."""
         return dict(self.rows("select state, count(*) from results group by state"))
+
+    def calls_of(self, executions: list[str]) -> list[dict[str, Any]]:
+        """Return the provider's calls for prompts of these executions, in order of arrival."""
+        numbers = {str(self.executions.index(one)) for one in executions}
+        found = ((re.match(r"\[(\d+)-", call["prompt"]), call) for call in self.provider.calls())
+        return [call for number, call in found if number and number[1] in numbers]
 
     def final(self) -> int:
         """Count results that are final; while the database is away, as far as was known."""
@@ -261,6 +208,7 @@ class Stage:
 
     async def when(self, condition: Callable[[], bool], within: float = 120.0) -> None:
         """Wait for a condition of the outside world."""
+        within = min(within, self.ground.patience)
         deadline = time.monotonic() + within
         while not condition():
             if time.monotonic() > deadline:
@@ -294,11 +242,7 @@ class Stage:
         }
         description = self.folder / "run.json"
         description.write_text(json.dumps(facts, indent=1))
-        checker = Path(__file__).with_name("checker.py")
-        answer = subprocess.run([sys.executable, checker, description], capture_output=True, text=True, check=False)
-        report.checked(answer.stdout.splitlines())
-        if answer.returncode and not report.flaws:  # it did not get to the end
-            report.hold(f"the checker: {answer.stderr[-1000:]}", kept=False)
+        report.checked(description)
 
 
 @asynccontextmanager
@@ -310,9 +254,17 @@ async def stage(ground: Ground, setup: Setup) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
         stack.callback(_dropped, ground.postgres, database)
         made = Stage(ground, folder, setup, database=database)
+        stack.callback(made.look_away)
         made.redis = stack.enter_context(private_redis())
         made.provider = stack.enter_context(
-            upstream(folder, picture_bytes=setup.picture_bytes, latency=setup.latency, seed=ground.seed, pixels=64)
+            upstream(
+                folder,
+                picture_bytes=setup.picture_bytes,
+                latency=setup.latency,
+                seed=ground.seed,
+                pixels=64,
+                more=setup.upstream,
+            )
         )
 
         async def door(hop: str, port: int) -> int:
@@ -338,7 +290,7 @@ async def stage(ground: Ground, setup: Setup) -> AsyncIterator[Stage]:
             "NANOBATCH_LEASE_SECONDS": str(setup.lease_seconds),
             "NANOBATCH_GENERATOR_CONCURRENCY": str(setup.slots),
             "NANOBATCH_CREDENTIAL_WINDOW": str(setup.slots * setup.generators),
-            **({"PYTHONPATH": _packages(ground.tree)} if ground.tree else {}),
+            **packages(ground.tree),
             **setup.environment,
         }
         made.cluster = stack.enter_context(cluster(folder, **environment))
@@ -356,17 +308,16 @@ async def stage(ground: Ground, setup: Setup) -> AsyncIterator[Stage]:
             made._channels.append(await stack.enter_async_context(grpc.aio.insecure_channel(target, options=fast)))
         made.watchers = Watchers(targets, folder / "recordings", random.Random(ground.seed + 1))
         stack.push_async_callback(made.watchers.close)
-        yield made
+        try:
+            yield made
+        except TimeoutError as error:
+            report = Report()
+            made.verdict(report, faults_hit_work=False)
+            raise StuckError(str(error), report) from error
 
 
 def _target(ports: list[int]) -> str:
     return "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports) if len(ports) > 1 else f"127.0.0.1:{ports[0]}"
-
-
-def _packages(tree: Path) -> str:
-    return ":".join(
-        str(path) for path in [*sorted((tree / "services").iterdir()), tree / "clients/sdk", tree / "protos/gen"]
-    )
 
 
 def _dropped(postgres: PostgresServer, database: str) -> None:

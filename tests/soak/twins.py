@@ -6,14 +6,18 @@ on, making the twin fails loudly, so that nothing passes because nothing was bro
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+
+from soak.report import Report
 
 _STORAGE = "services/storage/nanobatch_storage/"
 _GENERATOR = "services/generator/nanobatch_generator/"
 _LEDGER = _STORAGE + "adapters/ledger_sql.py"
 _FENCE = _STORAGE + "adapters/fence_sql.py"
+_TAKING = _STORAGE + "adapters/taking_sql.py"
 _CLOSING = _STORAGE + "adapters/closing_sql.py"
 
 
@@ -32,13 +36,21 @@ class Twin:
 
     mistake: str
     scenario: str
+    sign: str
+    """What the finding says, as a regular expression: red for another reason proves nothing."""
     edits: tuple[Edit, ...]
+    size: str = "short"
+
+    def found_in(self, report: Report) -> str | None:
+        """Return what the scenario says of this very mistake; None where it says nothing of it."""
+        return next((line for line in report.found if re.search(self.sign, line)), None)
 
 
 TWINS: dict[str, Twin] = {
     "complete-unfenced": Twin(
         "complete without the test of the lease",
         "2",
+        r"completed \d+ times|'complete': False|master pictures|extra calls have no fault",
         (
             Edit(
                 _FENCE,
@@ -65,6 +77,7 @@ TWINS: dict[str, Twin] = {
     "extend-unfenced": Twin(
         "extend without it: a late owner prolongs the new one's lease",
         "2",
+        r"'extend': False",
         (
             Edit(
                 _STORAGE + "adapters/leases_sql.py",
@@ -76,19 +89,29 @@ TWINS: dict[str, Twin] = {
         ),
     ),
     "commit-anew": Twin(
-        "a commit whose answer was lost is begun anew",
+        "a commit whose answer was lost is taken for one that failed, and everything is begun anew",
         "3",
+        r"completed \d+ times|went from COMPLETED|ended \d+ times|calls more than results",
         (
             Edit(
                 _CLOSING,
-                "!= completed:\n        raise LeaseLostError\n    return result.state\n",
-                "!= completed:\n        raise LeaseLostError\n    return None if completed else result.state\n",
+                "    if told is not None or attempt is None:\n        return Completed(",
+                "    if told is ResultState.COMPLETED and not execution.is_final:\n"
+                "        give_back(execution, result)\n"
+                "        result.ready_at = tx.now\n"
+                "    if told is not None or attempt is None:\n        return Completed(",
+            ),
+            Edit(
+                _CLOSING,
+                "    eased = await _eased(tx, [attempt for attempt, _ in closed])\n",
+                "    await write(tx, held)\n    eased = await _eased(tx, [attempt for attempt, _ in closed])\n",
             ),
         ),
     ),
     "heart-on-the-loop": Twin(
         "the heart beats only while the loop runs",
         "21",
+        r"extra calls, [1-9]\d* leases lost",
         (
             Edit(
                 _GENERATOR + "heartbeat.py",
@@ -105,7 +128,8 @@ TWINS: dict[str, Twin] = {
     ),
     "crash-is-proof": Twin(
         "three crashes fail a prompt, whoever else was in the process",
-        "1",
+        "20",
+        r"innocents that did not become pictures: \[\(",
         (
             Edit(_STORAGE + "policy.py", "SUSPECT_CRASHES = 2\n", "SUSPECT_CRASHES = 1000\n"),
             Edit(_STORAGE + "policy.py", "MAX_CRASHES = 10\n", "MAX_CRASHES = 2\n"),
@@ -114,6 +138,7 @@ TWINS: dict[str, Twin] = {
     "one-revision": Twin(
         "one revision for all rows of a bulk change",
         "13",
+        r"was last told|came after|a revision of its own",
         (
             Edit(
                 _STORAGE + "adapters/control_sql.py",
@@ -123,14 +148,101 @@ TWINS: dict[str, Twin] = {
             ),
         ),
     ),
+    "revision-from-a-sequence": Twin(
+        "revisions come from a sequence of which each process has a block in stock, as a database's sequences with a cache",
+        "13",
+        r"a watcher was refused|was last told|came after",
+        (
+            Edit(
+                _STORAGE + "domain.py",
+                '        """Return the next revision, for one changed row."""\n        self.revision += 1\n',
+                '        """Return the next revision, for one changed row."""\n        self.revision = next(_BLOCK)\n',
+            ),
+            Edit(
+                _STORAGE + "domain.py",
+                "from __future__ import annotations\n",
+                "from __future__ import annotations\n\nimport itertools\nimport os\n\n"
+                "_BLOCK = itertools.count(1 + os.getpid() % 1000 * 1_000_000)\n",
+            ),
+        ),
+    ),
     "hints-only": Twin(
         "a watch that hears hints and never looks into the database by itself",
         "12",
+        r"watchers were not told of the end|was last told",
         (Edit(_STORAGE + "changes.py", "_REPOLL = (1.0, 2.0)\n", "_REPOLL = (3600.0, 3600.0)\n"),),
+    ),
+    "lease-in-limit": Twin(
+        "what waits is leased by UPDATE ... WHERE id IN (SELECT ... LIMIT), which no plan has to keep",
+        "26",
+        r"leased [1-9]\d* for 7 slots",
+        (
+            Edit(
+                _TAKING,
+                "_IN_FLIGHT = (\n",
+                "_PICK_WAITING = (\n"
+                "    update(results)\n"
+                "    .where(\n"
+                "        results.c.id.in_(\n"
+                "            select(results.c.id)\n"
+                '            .where(results.c.execution_id == bindparam("pick_execution_id"), PENDING, UNSUSPECTED)\n'
+                '            .where(results.c.ready_at <= bindparam("until"))\n'
+                "            .order_by(results.c.batch_index, results.c.variation)\n"
+                '            .limit(bindparam("count"))\n'
+                "            .with_for_update(key_share=True, skip_locked=True)\n"
+                "        )\n"
+                "    )\n"
+                "    .values(ready_at=results.c.ready_at)\n"
+                "    .returning(results)\n"
+                ")\n"
+                "_IN_FLIGHT = (\n",
+            ),
+            Edit(_TAKING, "        ready = {**names, ", '        ready = {"pick_execution_id": order.of.execution_id, '),
+            Edit(_TAKING, "case, func, select\n", "case, func, select, update\n"),
+        ),
+    ),
+    "hints-only": Twin(
+        "a watch that hears hints and never looks into the database by itself",
+        "12",
+        r"watchers were not told of the end|was last told",
+        (Edit(_STORAGE + "changes.py", "_REPOLL = (1.0, 2.0)\n", "_REPOLL = (3600.0, 3600.0)\n"),),
+    ),
+    "lease-in-limit": Twin(
+        "what waits is leased by UPDATE ... WHERE id IN (SELECT ... LIMIT), which no plan has to keep",
+        "26",
+        r"leased [1-9]\d* for 7 slots",
+        (
+            Edit(
+                _STORAGE + "adapters/leases_sql.py",
+                "_AHEAD = timedelta(seconds=1)\n",
+                "_PICK_WAITING = (\n"
+                "    update(results)\n"
+                "    .where(\n"
+                "        results.c.id.in_(\n"
+                "            select(results.c.id)\n"
+                '            .where(results.c.execution_id == bindparam("pick_execution_id"), PENDING, _UNSUSPECTED)\n'
+                '            .where(results.c.ready_at <= bindparam("until"))\n'
+                "            .order_by(results.c.batch_index, results.c.variation)\n"
+                '            .limit(bindparam("count"))\n'
+                "            .with_for_update(key_share=True, skip_locked=True)\n"
+                "        )\n"
+                "    )\n"
+                "    .values(ready_at=results.c.ready_at)\n"
+                "    .returning(results)\n"
+                ")\n"
+                "_AHEAD = timedelta(seconds=1)\n",
+            ),
+            Edit(
+                _STORAGE + "adapters/leases_sql.py",
+                '        ready = {"execution_id": execution.id, ',
+                '        ready = {"pick_execution_id": execution.id, ',
+            ),
+        ),
     ),
     "locks-swapped": Twin(
         "complete locks the result before its execution",
         "15",
+        r"[1-9]\d* deadlocks",
         (
             Edit(
                 _FENCE,
@@ -144,6 +256,7 @@ TWINS: dict[str, Twin] = {
     "unknown-is-transient": Twin(
         "a connection lost after sending counts as one that was never sent",
         "18",
+        r"a cut call is repeated once|cut twice ends after two calls",
         (
             Edit(
                 _GENERATOR + "providers/gemini_network.py",
@@ -155,6 +268,7 @@ TWINS: dict[str, Twin] = {
     "no-drain": Twin(
         "SIGTERM ends calls at once",
         "9",
+        r"calls more than results|unary calls, [1-9]\d* failed|exit codes",
         (
             Edit(
                 _GENERATOR + "worker.py",

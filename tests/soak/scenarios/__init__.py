@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from soak.report import Report
-from soak.scenarios import clients, edges, outages, stops, storms, workers
+from soak.scenarios import clients, crowds, edges, embedded, outages, plans, poison, quotas, stops, storms, workers
 from soak.stage import Ground
 
 Run = Callable[..., Awaitable[Report]]
@@ -71,8 +71,33 @@ SCENARIOS: dict[str, Scenario] = {
         {"executions": 40, "seconds": 300},
     ),
     "16": Scenario("calls that hang", edges.hung_calls, {"results": 40}),
+    "17": Scenario("a storm of 429s", quotas.storm, {"results": 60}, {"results": 1000}),
     "18": Scenario("calls accepted, then cut", edges.cut_after_acceptance, {"results": 40}),
+    "20": Scenario(
+        "poison",
+        poison.poison,
+        {"results": 62, "prompts": 2},
+        {"results": 5000, "prompts": 50},
+    ),
     "21": Scenario("a blocked loop", edges.blocked_loop, {"results": 100, "every": 25}),
+    "25": Scenario(
+        "one process on SQLite",
+        embedded.one_file,
+        {"kills": 4, "results": 60},
+        {"kills": 500, "results": 5000},
+    ),
+    "26": Scenario(
+        "plans, and an old snapshot",
+        plans.plans_and_bloat,
+        {"sizes": (10_000,), "leases": 700},
+        {"sizes": (100, 100_000, 1_000_000), "leases": 60_000},
+    ),
+    "27": Scenario(
+        "a flood, and many users at once",
+        crowds.flood,
+        {"backlog": 4, "singles": 5, "users": 12, "results": 10},
+        {"singles": 100, "users": 100},
+    ),
     "29": Scenario("the same creation many times", clients.submit_twice),
     "all": Scenario(
         "kills, freezes, lost answers, a restart, FLUSHALL",

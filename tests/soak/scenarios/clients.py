@@ -21,7 +21,7 @@ _CANCEL_SECONDS = 2.0
 async def no_gap(ground: Ground, *, executions: int = 4, watchers: int = 20) -> Report:
     """Watchers cut every few messages, also in the middle of a bulk lease and a bulk cancel, at two gateways in turn."""
     report = Report()
-    setup = Setup(slots=12, latency="uniform:0.02:0.3", watchers=0)
+    setup = Setup(slots=12, storages=2, latency="uniform:0.02:0.3", watchers=0)
     async with stage(ground, setup) as on:
         for number in range(executions):
             execution = await on.create(100)
