@@ -17,9 +17,10 @@ from pathlib import Path
 from postgres_server import private_postgres
 from processes import ROOT
 
+from nanobatch_runtime import logs
+from soak.ground import Ground, NotStartedError
 from soak.report import Report
 from soak.scenarios import SCENARIOS
-from soak.stage import Ground, NotStartedError, StuckError
 from soak.twins import TWINS, make
 
 TWIN_PATIENCE = 90.0
@@ -35,7 +36,7 @@ def main() -> int:
     size.add_argument(
         "--long", dest="size", action="store_const", const="long", default="", help="1,000 kills and 100 freezes"
     )
-    size.add_argument("--short", dest="size", action="store_const", const="short", help="as in make test")
+    size.add_argument("--short", dest="size", action="store_const", const="short", help="a minute or two each")
     parser.add_argument("--tree", type=Path, help="a copy of the repository whose packages are run; none: this one")
     parser.add_argument("--keep", type=Path, help="a folder for logs and recordings, kept")
     arguments = parser.parse_args()
@@ -43,6 +44,7 @@ def main() -> int:
     unknown = [name for name in names if name not in SCENARIOS]
     if unknown:
         parser.error(f"no scenario {', '.join(unknown)}; there are {', '.join(SCENARIOS)}")
+    logs.configure("error")  # what is not the product's processes' own is quiet
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # so that everything is ended on the way out
     seed = arguments.seed if arguments.seed is not None else random.randrange(10_000)
     folder = arguments.keep or Path(tempfile.mkdtemp(prefix="nanobatch-soak-"))
@@ -94,12 +96,6 @@ def _report(name: str, ground: Ground, size: str) -> Report:
         report = asyncio.run(scenario(ground, size))
     except NotStartedError as error:
         sys.exit(f"   {error}: no verdict")
-    except StuckError as error:
-        report = error.report
-        report.hold(f"it came to an end: {error}", kept=False)
-    except (TimeoutError, RuntimeError, AssertionError) as error:
-        report = Report()
-        report.hold(f"it came to an end: {type(error).__name__}: {error}", kept=False)
     for line in report.lines:
         print(f"   {line}")
     verdict = "BROKEN" if report.flaws else "LATE" if report.late else "HOLDS"

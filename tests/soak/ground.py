@@ -20,11 +20,7 @@ class NotStartedError(Exception):
 
 
 class StuckError(Exception):
-    """What was waited for did not come; the report is the checker's of what there was by then."""
-
-    def __init__(self, message: str, report: Report) -> None:
-        super().__init__(message)
-        self.report = report
+    """What was waited for did not come; the report has the checker's verdict on what there was by then."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,10 @@ class Ground:
     seed: int
     tree: Path | None = None
     """Another copy of the packages to run, broken on purpose; none: this one."""
+    report: Report = field(default_factory=Report)
+    """Of the scenario that runs; each has its own."""
+    is_lean: bool = False
+    """Two generators are to do, where a scenario would like more."""
     patience: float = math.inf
     """Seconds after which whatever is waited for counts as never coming: a broken copy may stop altogether."""
 

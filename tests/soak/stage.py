@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,8 @@ class Stage:
 @asynccontextmanager
 async def stage(ground: Ground, setup: Setup) -> AsyncIterator[Stage]:
     """Put a cluster up, and take it away without a trace but its folder."""
+    if ground.is_lean:
+        setup = replace(setup, generators=min(2, setup.generators))
     folder = ground.folder / f"stage-{time.monotonic_ns()}"
     folder.mkdir()
     database = ground.postgres.create()
@@ -311,9 +314,8 @@ async def stage(ground: Ground, setup: Setup) -> AsyncIterator[Stage]:
         try:
             yield made
         except TimeoutError as error:
-            report = Report()
-            made.verdict(report, faults_hit_work=False)
-            raise StuckError(str(error), report) from error
+            made.verdict(ground.report, faults_hit_work=False)
+            raise StuckError(str(error)) from error
 
 
 def _target(ports: list[int]) -> str:

@@ -39,7 +39,7 @@ class Twin:
     sign: str
     """What the finding says, as a regular expression: red for another reason proves nothing."""
     edits: tuple[Edit, ...]
-    size: str = "short"
+    size: str = "commit"
 
     def found_in(self, report: Report) -> str | None:
         """Return what the scenario says of this very mistake; None where it says nothing of it."""

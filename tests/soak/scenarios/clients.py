@@ -20,7 +20,7 @@ _CANCEL_SECONDS = 2.0
 
 async def no_gap(ground: Ground, *, executions: int = 4, watchers: int = 20) -> Report:
     """Watchers cut every few messages, also in the middle of a bulk lease and a bulk cancel, at two gateways in turn."""
-    report = Report()
+    report = ground.report
     setup = Setup(slots=12, storages=2, latency="uniform:0.02:0.3", watchers=0)
     async with stage(ground, setup) as on:
         for number in range(executions):
@@ -77,7 +77,7 @@ async def _replayed(on: Stage, execution: str) -> dict[str, str]:
 
 async def storms(ground: Ground, *, executions: int = 20, results: int = 10, rounds: int = 5) -> Report:
     """Pause, resume, cancel and retry in a loop with work in flight: no deadlock is seen, no call starts late."""
-    report = Report()
+    report = ground.report
     async with stage(ground, Setup(latency="uniform:0.05:0.3", watchers=1)) as on:
         deadlocks = ground.postgres.log().count("deadlock detected")
         ids = [await on.create(results) for _ in range(executions)]
@@ -148,7 +148,7 @@ class Storm:
 
 async def submit_twice(ground: Ground, *, times: int = 50) -> Report:
     """The same request many times at once, over two gateways of which one is killed: one execution; another body: refused."""
-    report = Report()
+    report = ground.report
     async with stage(ground, Setup(generators=1, watchers=1, latency="0.1")) as on:
         request_id = str(uuid.UUID(int=on.random.getrandbits(128), version=4))
 

@@ -23,7 +23,7 @@ _SOON = 1.0
 
 async def flood(ground: Ground, *, backlog: int = 100, singles: int = 20, users: int = 50, results: int = 12) -> Report:
     """``backlog`` executions of a hundred wait; ``singles`` prompts of another user come. Then everybody comes at once."""
-    report = Report()
+    report = ground.report
     admin, service = secrets.token_hex(32), secrets.token_hex(32)
     doors = {
         "NANOBATCH_AUTH": "token",

@@ -41,13 +41,13 @@ BOUNDARIES = (
     Boundary("after_commit", 0, in_storage=True),
     Boundary("before_hint", 0, in_storage=True),
 )
-SHORT = ("answer_complete", "spooled", "after_commit")
+SHORT = ("request_sent", "answer_complete", "spooled", "before_commit", "after_commit")
 _RESULTS = 8
 
 
 async def boundaries(ground: Ground, *, names: tuple[str, ...] = (), hits: tuple[int, ...] = (1, 7, 8)) -> Report:
     """Kill at each of twelve places, at the first, the seventh and the last result: exactly the calls of the table."""
-    report = Report()
+    report = ground.report
     chosen = [one for one in BOUNDARIES if not names or one.name in names]
     # Short leases where a death costs the lease; longer than any restart where the spool is to win.
     for lease, part in (
@@ -99,7 +99,7 @@ async def _die_at(on: Stage, boundary: Boundary, hit: int, report: Report) -> No
 
 async def hung_calls(ground: Ground, *, results: int = 100, timeout: int = 10) -> Report:
     """A tenth of the calls never answers, or stops in the middle: ended at their deadline, others untouched."""
-    report = Report()
+    report = ground.report
     async with stage(ground, Setup(generators=2, slots=16, gateways=1, lease_seconds=10, latency="0.3")) as on:
         started = time.monotonic()
         limit = Duration(seconds=timeout)
@@ -125,7 +125,7 @@ async def hung_calls(ground: Ground, *, results: int = 100, timeout: int = 10) -
 
 async def cut_after_acceptance(ground: Ground, *, results: int = 100) -> Report:
     """The provider takes the money and resets the connection, a tenth of the time: MAYBE, repeated once, under the cap."""
-    report = Report()
+    report = ground.report
     async with stage(ground, Setup(generators=2, slots=8, gateways=1, latency="uniform:0.2:0.5")) as on:
         await on.create(results, max_cost_micros=39_000 * 2 * results)
         cut = await on.create(results // 10, words="{{fault:resetx1}} a boat")
@@ -148,7 +148,7 @@ async def cut_after_acceptance(ground: Ground, *, results: int = 100) -> Report:
 
 async def blocked_loop(ground: Ground, *, results: int = 300, every: int = 50) -> Report:
     """A generator's loop is blocked for 1.5 leases, one call in so many: the heart beats on, and no lease is lost."""
-    report = Report()
+    report = ground.report
     setup = Setup(generators=2, slots=8, gateways=1, lease_seconds=4, latency="uniform:0.3:0.9", watchers=1)
     async with stage(ground, setup) as on:
         seconds = 1.5 * setup.lease_seconds

@@ -29,7 +29,7 @@ _SLOTS = 8
 
 async def one_file(ground: Ground, *, kills: int = 50, results: int = 500) -> Report:
     """SIGKILL of ``nanobatch up`` while a client, exports, backups and a reader are at work."""
-    report = Report()
+    report = ground.report
     folder = ground.folder / f"embedded-{time.monotonic_ns()}"
     folder.mkdir()
     with upstream(folder, picture_bytes=12_000, latency="uniform:0.3:0.9", seed=ground.seed, pixels=64) as fake:

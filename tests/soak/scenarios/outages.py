@@ -19,7 +19,7 @@ async def postgres_restarts(
     ground: Ground, *, results: int = 600, restarts: int = 3, terminating: float = 20.0, down: float = 30.0
 ) -> Report:
     """Immediate stops, all backends ended each second for a while, and an outage longer than any lease."""
-    report = Report()
+    report = ground.report
     async with stage(ground, Setup(lease_seconds=10)) as on:
         await create(on, results)
         recoveries = []
@@ -66,7 +66,7 @@ async def redis_gone(
     ground: Ground, *, results: int = 400, flushes: int = 10, hang: float = 10.0, down: float = 5.0
 ) -> Report:
     """FLUSHALL again and again, a kill, a hang, a slow link: nothing is lost, and no watcher either."""
-    report = Report()
+    report = ground.report
     async with stage(ground, Setup(storages=2, proxies=frozenset({"redis"}))) as on:
         calm = await submit_times(on, 5)
         await create(on, results)

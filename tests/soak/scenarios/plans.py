@@ -39,7 +39,7 @@ _LOOKS = 20
 
 async def plans_and_bloat(ground: Ground, *, sizes: tuple[int, ...] = (100, 100_000), leases: int = 10_000) -> Report:
     """Every statement of a result's road, with fresh and stale statistics and each join forbidden; then an old snapshot."""
-    report = Report()
+    report = ground.report
     for size in sizes:
         for fresh in (True, False):
             name = await _queue(ground.postgres, size, analyze=fresh)
@@ -55,7 +55,7 @@ async def _planned(ground: Ground, report: Report, name: str, what: str, size: i
     seen, whole, leased = 0, [], []
     for planner, options in PLANNERS.items():
         begin = len(ground.postgres.log())
-        walked = await _walk(ground, name, 3, f"{options} {_EXPLAINED}".strip())
+        walked = await _walk(ground, name, 2, f"{options} {_EXPLAINED}".strip())
         leased += [(count, planner) for count in walked["leased"]]
         for plan in _plans(ground.postgres.log()[begin:]):
             seen += 1
@@ -77,7 +77,7 @@ async def _rotten(ground: Ground, report: Report, leases: int) -> None:
             holder.execute(b"begin isolation level repeatable read")
             holder.execute(b"select count(*) from users")
             pages = await _pages(ground, name)
-            walked = await _walk(ground, name, leases // SLOTS)
+            walked = await _walk(ground, name, leases // SLOTS, "-c synchronous_commit=off")  # no disk is on trial
             rotten = await _pages(ground, name)
             holder.execute(b"rollback")
         with postgres.connect(name) as connection:

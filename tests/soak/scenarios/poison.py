@@ -17,7 +17,7 @@ _OWN_DEATHS = 3
 
 async def poison(ground: Ground, *, results: int = 1000, prompts: int = 10) -> Report:
     """``prompts`` of the results end the process that calls for them: they fail as WORKER_LOST, and nobody beside them."""
-    report = Report()
+    report = ground.report
     async with stage(ground, Setup(slots=32 if results > 200 else 8, watchers=1)) as on:
         keepers = [asyncio.create_task(_kept(on, one)) for one in on.generators]
         chosen = set(on.random.sample(range(results), prompts))

@@ -20,7 +20,7 @@ _QUIET = 3.0
 
 async def storm(ground: Ground, *, results: int = 300) -> Report:
     """Two keys on three generators: one with a token bucket that nobody is told, one without; then a daily quota ends."""
-    report = Report()
+    report = ground.report
     setup = Setup(
         slots=16,
         latency="uniform:0.5:1",

@@ -21,7 +21,7 @@ async def rolling_restarts(
     ground: Ground, *, results: int = 400, rounds: int = 3, calls_a_second: float = 20
 ) -> Report:
     """SIGTERM every process in turn, rounds over, under load: exits 0 in its grace, no call fails, none is made twice."""
-    report = Report()
+    report = ground.report
     setup = Setup(storages=2, latency="uniform:0.3:3", lease_seconds=5, watchers=1)
     async with stage(ground, setup) as on:
         load = Load(on, calls_a_second)
@@ -104,7 +104,7 @@ class Load:
 
 async def gateway_kills(ground: Ground, *, results: int = 300, kills: int = 20, watchers: int = 50) -> Report:
     """SIGKILL one of two gateways again and again: watchers go on at the other, and a repeated creation is one."""
-    report = Report()
+    report = ground.report
     setup = Setup(
         generators=1, slots=12, gateways=2, latency="uniform:0.3:0.9", watchers=max(1, watchers // -(-results // 100))
     )

@@ -44,7 +44,7 @@ class Target:
 
 async def storms(ground: Ground, *, executions: int = 20, results: int = 12, seconds: float = 30.0) -> Report:
     """Shake every execution from two sides for ``seconds``, then cancel them all."""
-    report, told = Report(), Counter[str]()
+    report, told = ground.report, Counter[str]()
     async with stage(ground, Setup(slots=8, latency="uniform:0.1:0.6", watchers=0)) as on:
         targets = [Target(n, await on.create(results, key=f"{KEY}-{n % 4}")) for n in range(executions)]
         # Slow machines take a while to start; a storm over nothing would prove nothing.

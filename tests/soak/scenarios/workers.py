@@ -16,7 +16,7 @@ FREEZE = 1.8
 
 async def kills(ground: Ground, *, kills: int = 50, results: int = 1000) -> Report:
     """SIGKILL one of three generators, again and again, and start a new one in its place."""
-    report = Report()
+    report = ground.report
     async with stage(ground, Setup()) as on:
         await create(on, results)
         async for _ in on.over_the_run(kills, results):
@@ -31,7 +31,7 @@ async def kills(ground: Ground, *, kills: int = 50, results: int = 1000) -> Repo
 
 async def freezes(ground: Ground, *, freezes: int = 10, results: int = 400) -> Report:
     """SIGSTOP a generator for 1.8 leases; what it held is done elsewhere, and nothing that it says late may count."""
-    report = Report()
+    report = ground.report
     # Slow enough that the others leave something to freeze for: a freeze lasts for 1.8 leases.
     async with stage(ground, Setup(slots=4, latency="uniform:1:2")) as on:
         refused = await ghost.late_writes(on)
@@ -50,7 +50,7 @@ async def freezes(ground: Ground, *, freezes: int = 10, results: int = 400) -> R
 
 async def lost_answers(ground: Ground, *, results: int = 400, share: float = 0.1) -> Report:
     """Lose the answer to a tenth of all COMMITs, and of all answers to uploads, leases and creations."""
-    report = Report()
+    report = ground.report
     setup = Setup(proxies=frozenset({"database", "storage", "gateway"}))
     async with stage(ground, setup) as on:
         lose(on, share)
@@ -72,7 +72,7 @@ async def lost_answers(ground: Ground, *, results: int = 400, share: float = 0.1
 
 async def everything(ground: Ground, *, kills: int = 50, freezes: int = 10, results: int = 1000) -> Report:
     """Kills of any process, freezes, lost answers, a restart of PostgreSQL and FLUSHALL, in one run."""
-    report = Report()
+    report = ground.report
     async with stage(ground, Setup(proxies=frozenset({"database", "storage"}))) as on:
         lose(on, 0.01)
         await create(on, results)
