@@ -31,7 +31,7 @@ async def flood(ground: Ground, *, backlog: int = 100, singles: int = 20, users:
         "NANOBATCH_SERVICE_TOKEN": service,
         "NANOBATCH_LIMIT_SPEND": "0",
     }
-    setup = Setup(generators=2, slots=12, watchers=0, latency="uniform:0.4:0.8", environment=doors)
+    setup = Setup(generators=2, slots=6, watchers=0, latency="uniform:1:2", environment=doors)
     async with stage(ground, setup) as on:
         slots = setup.generators * setup.slots
         async with _client(on, admin) as operator:
@@ -46,7 +46,7 @@ async def flood(ground: Ground, *, backlog: int = 100, singles: int = 20, users:
 async def _singles(on: Stage, operator: Client, report: Report, backlog: int, singles: int, slots: int) -> None:
     async with _user(on, operator) as flooding, _user(on, operator) as small:
         lists = [await _create(on, flooding, 100) for _ in range(backlog)]
-        await on.when(lambda: sum(on.provider.out().values()) >= slots)
+        await on.when(lambda: sum(on.provider.out().values()) > slots * 0.8)
         overtaken, waited = [], []
         for _ in range(singles):
             await asyncio.sleep(on.random.uniform(0, 0.3))
