@@ -197,46 +197,10 @@ TWINS: dict[str, Twin] = {
                 ")\n"
                 "_IN_FLIGHT = (\n",
             ),
-            Edit(_TAKING, "        ready = {**names, ", '        ready = {"pick_execution_id": order.of.execution_id, '),
+            Edit(
+                _TAKING, "        ready = {**names, ", '        ready = {"pick_execution_id": order.of.execution_id, '
+            ),
             Edit(_TAKING, "case, func, select\n", "case, func, select, update\n"),
-        ),
-    ),
-    "hints-only": Twin(
-        "a watch that hears hints and never looks into the database by itself",
-        "12",
-        r"watchers were not told of the end|was last told",
-        (Edit(_STORAGE + "changes.py", "_REPOLL = (1.0, 2.0)\n", "_REPOLL = (3600.0, 3600.0)\n"),),
-    ),
-    "lease-in-limit": Twin(
-        "what waits is leased by UPDATE ... WHERE id IN (SELECT ... LIMIT), which no plan has to keep",
-        "26",
-        r"leased [1-9]\d* for 7 slots",
-        (
-            Edit(
-                _STORAGE + "adapters/leases_sql.py",
-                "_AHEAD = timedelta(seconds=1)\n",
-                "_PICK_WAITING = (\n"
-                "    update(results)\n"
-                "    .where(\n"
-                "        results.c.id.in_(\n"
-                "            select(results.c.id)\n"
-                '            .where(results.c.execution_id == bindparam("pick_execution_id"), PENDING, _UNSUSPECTED)\n'
-                '            .where(results.c.ready_at <= bindparam("until"))\n'
-                "            .order_by(results.c.batch_index, results.c.variation)\n"
-                '            .limit(bindparam("count"))\n'
-                "            .with_for_update(key_share=True, skip_locked=True)\n"
-                "        )\n"
-                "    )\n"
-                "    .values(ready_at=results.c.ready_at)\n"
-                "    .returning(results)\n"
-                ")\n"
-                "_AHEAD = timedelta(seconds=1)\n",
-            ),
-            Edit(
-                _STORAGE + "adapters/leases_sql.py",
-                '        ready = {"execution_id": execution.id, ',
-                '        ready = {"pick_execution_id": execution.id, ',
-            ),
         ),
     ),
     "locks-swapped": Twin(
