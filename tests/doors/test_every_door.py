@@ -35,6 +35,7 @@ DOORS = {
     "AccountService/UpdateUser": ADMIN,
     "AccountService/WhoAmI": CLIENT,
     "AnalyticsService/GetUsage": CLIENT,
+    "AnalyticsService/GetServerStats": ADMIN,
     "ExecutionService/CancelExecution": CLIENT,
     "ExecutionService/CreateExecution": CLIENT,
     "ExecutionService/DeleteExecution": CLIENT,

@@ -35,6 +35,7 @@ REQUESTS: dict[str, list[dict[str, Any]]] = {
     "AccountService/RevokeToken": [{}],
     "AccountService/UpdateUser": [{"user": {"name": "x"}, "update_mask": {"paths": ["name"]}}],
     "AccountService/WhoAmI": [],
+    "AnalyticsService/GetServerStats": [],
     "AnalyticsService/GetUsage": [{}, {"group_by": ["USAGE_GROUPING_DAY"]}],
     "ExecutionService/CancelExecution": [{}],
     "ExecutionService/CreateExecution": [SANDBOX],

@@ -18,6 +18,7 @@ from nanobatch.gateway.v1 import (
     execution_service_pb2,
     image_pb2,
     model_pb2,
+    server_stats_pb2,
     usage_pb2,
 )
 from nanobatch_client import models
@@ -235,6 +236,26 @@ def model(message: model_pb2.Model) -> models.Model:
         successor=message.successor,
         warnings=tuple(message.warnings),
         key_url=message.key_url,
+    )
+
+
+def server_stats(message: server_stats_pb2.ServerStats) -> models.ServerStats:
+    """How the server is doing."""
+    return models.ServerStats(
+        read_time=message.read_time.ToDatetime(tzinfo=UTC),
+        results_ready=message.results_ready,
+        results_later=message.results_later,
+        results_in_flight=message.results_in_flight,
+        leases_expired=message.leases_expired,
+        oldest_ready_time=_time(message, "oldest_ready_time"),
+        executions_active=message.executions_active,
+        executions_paused={paused.reason: paused.count for paused in message.executions_paused},
+        cooling_keys=tuple(
+            models.CoolingKey(key.provider, key.model, key.reason, key.until_time.ToDatetime(tzinfo=UTC))
+            for key in message.cooling_keys
+        ),
+        generators={seen.name: seen.last_seen_time.ToDatetime(tzinfo=UTC) for seen in message.generators},
+        tasks_out=message.tasks_out,
     )
 
 

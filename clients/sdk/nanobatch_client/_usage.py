@@ -13,7 +13,7 @@ from nanobatch.gateway.v1 import usage_pb2
 from nanobatch.gateway.v1.analytics_service_pb2_grpc import AnalyticsServiceStub
 from nanobatch_client import _translate
 from nanobatch_client._transport import Transport
-from nanobatch_client.models import UsageGrouping, UsageReport
+from nanobatch_client.models import ServerStats, UsageGrouping, UsageReport
 
 if TYPE_CHECKING:  # this name stands in the stubs' types only
     from nanobatch.gateway.v1.analytics_service_pb2_grpc import AnalyticsServiceAsyncStub
@@ -59,6 +59,11 @@ class UsageCalls:
             group_by=[usage_pb2.UsageGrouping.Value(f"USAGE_GROUPING_{grouping.name}") for grouping in group_by],
         )
         return _translate.usage_report(await self._transport.call(self._analytics.GetUsage, request, safe=True))
+
+    async def get_server_stats(self) -> ServerStats:
+        """Say how the server is doing: queue, generators, keys that wait. Admins only."""
+        answer = await self._transport.call(self._analytics.GetServerStats, pb.GetServerStatsRequest(), safe=True)
+        return _translate.server_stats(answer.stats)
 
 
 def _stamp(time: datetime | None) -> Timestamp | None:

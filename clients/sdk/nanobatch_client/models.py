@@ -456,6 +456,39 @@ class Account:
     token: Token | None
 
 
+@dataclass(frozen=True, slots=True)
+class CoolingKey:
+    """A provider key and model whose calls wait until a time; nothing of the key is told."""
+
+    provider: str
+    model: str
+    reason: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStats:
+    """How the server is doing at one moment."""
+
+    read_time: datetime
+    results_ready: int
+    """Might be made now, and nobody makes them."""
+    results_later: int
+    """Wait for a time."""
+    results_in_flight: int
+    leases_expired: int
+    """In flight at generators that are gone."""
+    oldest_ready_time: datetime | None
+    executions_active: int
+    executions_paused: dict[str, int]
+    """By reason."""
+    cooling_keys: tuple[CoolingKey, ...]
+    generators: dict[str, datetime]
+    """When each was heard of last, by the storage that answered."""
+    tasks_out: int
+    """Tasks of providers."""
+
+
 class UsageGrouping(Enum):
     """What usage is divided by."""
 

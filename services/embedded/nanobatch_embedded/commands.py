@@ -1,9 +1,12 @@
-"""The server's commands: ``up``, ``serve`` and ``migrate`` join the client's command line."""
+"""The server's commands: ``up``, ``serve``, ``migrate`` and ``doctor`` join the client's command line."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 from collections.abc import Callable
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -30,6 +33,7 @@ def register(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(serve)
     app.command()(migrate)
+    app.command()(doctor)
 
 
 def up(
@@ -79,6 +83,42 @@ def migrate() -> None:
         typer.echo(f"nanobatch cannot migrate: {error}", err=True)
         raise typer.Exit(1) from None
     typer.echo("The schema is up to date.", err=True)
+
+
+def doctor(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")] = False,
+    picture: Annotated[
+        bool, typer.Option("--picture", help="Make a picture with the free sandbox, and delete it.")
+    ] = False,
+) -> None:
+    """Ask everything that nanobatch needs, with this environment, and say what to do. Exit code 1 where something fails."""
+    from nanobatch_embedded import doctor as examining
+    from nanobatch_runtime.diagnosis import Finding, Verdict
+    from nanobatch_runtime.settings import SettingsError
+
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    found: list[Finding] = []
+
+    async def run() -> None:
+        async for finding in examining.examinations(picture=picture):
+            found.append(finding)
+            if not as_json:
+                took = f"{finding.milliseconds} ms" if finding.verdict is Verdict.OK else ""
+                parts = (f"{finding.verdict:8}{finding.check}", finding.address, finding.detail, took)
+                typer.echo("  ".join(part for part in parts if part))
+                if finding.advice:
+                    typer.echo(f"          {finding.advice}")
+
+    try:
+        asyncio.run(run())
+    except SettingsError as error:
+        typer.echo(f"nanobatch doctor cannot start:\n{error}", err=True)
+        raise typer.Exit(2) from None
+    if as_json:
+        typer.echo(json.dumps({"findings": [asdict(finding) for finding in found]}, indent=2))
+    if any(finding.verdict is Verdict.FAILED for finding in found):
+        raise typer.Exit(1)
 
 
 def _load(kind: type[S], **overrides: object) -> S:

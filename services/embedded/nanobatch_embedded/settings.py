@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 
 from nanobatch_runtime.addresses import check_address, is_loopback
+from nanobatch_runtime.redis import RedisSettings
 from nanobatch_runtime.settings import Settings
 
 
@@ -33,3 +34,24 @@ class EmbeddedSettings(Settings):
             message = f"{value} can be reached by others, and there is no login here; use 127.0.0.1:7860, or off."
             raise ValueError(message)
         return value
+
+
+class DoctorSettings(RedisSettings):
+    """What ``nanobatch doctor`` looks for by itself; the rest are the settings of whoever it examines."""
+
+    data_dir: Path = Field(default=Path("data"), validation_alias="NANOBATCH_DATA_DIR")
+    """Where the embedded mode's key lies."""
+    encryption_key: SecretStr = Field(default=SecretStr(""), validation_alias="ENCRYPTION_KEY")
+    """The key ring; empty: the one in the data folder."""
+    service_token: SecretStr = Field(default=SecretStr(""), validation_alias="NANOBATCH_SERVICE_TOKEN")
+    """What storage is shown."""
+    storage_target: str = Field(default="127.0.0.1:50053", validation_alias="NANOBATCH_STORAGE_TARGET")
+    """Where storage is."""
+    generator_target: str = Field(default="127.0.0.1:50052", validation_alias="NANOBATCH_GENERATOR_TARGET")
+    """Where generators are."""
+    gateway_target: str = Field(default="127.0.0.1:50051", validation_alias="NANOBATCH_GATEWAY_TARGET")
+    """Where the gateway is."""
+    token: SecretStr = Field(default=SecretStr(""), validation_alias="NANOBATCH_TOKEN")
+    """What the gateway is shown."""
+    gemini_base_url: str = Field(default="", validation_alias="NANOBATCH_GEMINI_BASE_URL")
+    """Address of the Gemini API; empty: Google's own."""

@@ -46,6 +46,7 @@ RULES: Mapping[str, Rule] = {
     f"{_PACKAGE}ModelService/ListModels": Rule.CATALOGUE,
     f"{_PACKAGE}ModelService/CheckApiKey": Rule.USER,
     f"{_PACKAGE}AnalyticsService/GetUsage": Rule.USER,
+    f"{_PACKAGE}AnalyticsService/GetServerStats": Rule.ADMIN,
     **{f"{_PACKAGE}AccountService/{name}": Rule.USER for name in _OWN_ACCOUNT},
     **{f"{_PACKAGE}AccountService/{name}": Rule.ADMIN for name in _ALL_ACCOUNTS},
     **{f"/grpc.health.v1.Health/{name}": Rule.OPEN for name in ("Check", "Watch")},

@@ -117,6 +117,14 @@ class Latencies(Protocol):
         ...
 
 
+class ServerStats(Protocol):
+    """What storage knows of how the server is doing."""
+
+    async def server_stats(self, caller: Caller) -> Message:
+        """Return it. Raises AdminOnlyError, StorageUnavailableError."""
+        ...
+
+
 class UsageReports(Protocol):
     """The ledger of calls, added up."""
 

@@ -219,7 +219,7 @@ async def open_app(
             server.server,
         )
         analytics_service_pb2_grpc.add_AnalyticsServiceServicer_to_server(
-            AnalyticsServicer(GetUsage(GrpcUsageReports(storage), clock)), server.server
+            AnalyticsServicer(GetUsage(GrpcUsageReports(storage), clock), GrpcUsageReports(storage)), server.server
         )
         execution_service_pb2_grpc.add_ExecutionServiceServicer_to_server(
             ExecutionServicer(use, linker, stall=stall), server.server

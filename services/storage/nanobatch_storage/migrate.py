@@ -10,6 +10,8 @@ from typing import Any
 import structlog
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -62,6 +64,21 @@ def _upgrade(url: URL) -> None:
     finally:
         engine.dispose()
     _log.info("database.migrated", backend=url.get_backend_name())
+
+
+async def standing(url: str) -> tuple[str | None, str | None]:
+    """Return the schema that a database has, and the newest that this version knows (None: none). Changes nothing."""
+    return await asyncio.to_thread(_standing, make_url(url))
+
+
+def _standing(url: URL) -> tuple[str | None, str | None]:
+    engine = _engine(url)
+    try:
+        with engine.connect() as connection:
+            newest = ScriptDirectory.from_config(config(connection)).get_current_head()
+            return MigrationContext.configure(connection).get_current_revision(), newest
+    finally:
+        engine.dispose()
 
 
 def config(connection: Connection) -> Config:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from nanobatch_storage.accounts import Account, NewToken, NewUser, Opened, Token, TokenDigest, User, UserUpdate
 from nanobatch_storage.domain import Actor, EncryptedKey, Execution, Image, NewCredential, NewExecution, ResultState
+from nanobatch_storage.stats import QueueStats
 from nanobatch_storage.usage import UsageQuery, UsageReport
 from nanobatch_storage.views import (
     Cancellation,
@@ -181,6 +182,18 @@ class Accounts(Protocol):
 
     async def get(self, actor: Actor, token_id: str | None) -> Account:
         """Return the acting user and the token that was used. Raises UserNotFoundError."""
+        ...
+
+
+class Stats(Protocol):
+    """How the queue is doing."""
+
+    async def queue(self, actor: Actor) -> QueueStats:
+        """Count it. Raises AdminOnlyError."""
+        ...
+
+    async def key_ids(self) -> set[str]:
+        """Return the ids of the master keys that rows are sealed with."""
         ...
 
 

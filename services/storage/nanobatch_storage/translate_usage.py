@@ -1,12 +1,14 @@
-"""Usage: protobuf to domain and back."""
+"""Usage and the state of the queue: protobuf to domain and back."""
 
 from __future__ import annotations
 
-from datetime import UTC
+from collections.abc import Mapping
+from datetime import UTC, datetime
 
-from nanobatch.gateway.v1 import usage_pb2
+from nanobatch.gateway.v1 import server_stats_pb2, usage_pb2
 from nanobatch.storage.v1 import analytics_service_pb2 as pb
 from nanobatch_runtime.errors import FieldViolation, InvalidArgumentError
+from nanobatch_storage.stats import QueueStats
 from nanobatch_storage.usage import Grouping, UsageFigures, UsageQuery, UsageRow
 
 _GROUPINGS = {usage_pb2.UsageGrouping.Value(f"USAGE_GROUPING_{grouping}"): grouping for grouping in Grouping}
@@ -48,4 +50,29 @@ def figures_to_proto(figures: UsageFigures) -> usage_pb2.Usage:
     ):
         if latency is not None:
             field.FromTimedelta(latency)
+    return message
+
+
+def stats_to_proto(stats: QueueStats, generators: Mapping[str, datetime]) -> server_stats_pb2.ServerStats:
+    """Return the wire form."""
+    message = server_stats_pb2.ServerStats(
+        results_ready=stats.ready,
+        results_later=stats.later,
+        results_in_flight=stats.in_flight,
+        leases_expired=stats.expired,
+        executions_active=stats.active,
+        executions_paused=[
+            server_stats_pb2.PausedExecutions(reason=reason, count=count)
+            for reason, count in sorted(stats.paused.items())
+        ],
+        tasks_out=stats.tasks_out,
+    )
+    message.read_time.FromDatetime(stats.read_at)
+    if stats.oldest_ready is not None:
+        message.oldest_ready_time.FromDatetime(stats.oldest_ready)
+    for key in stats.cooling:
+        added = message.cooling_keys.add(provider=key.provider, model=key.model, reason=key.reason)
+        added.until_time.FromDatetime(key.until)
+    for name, seen in generators.items():
+        message.generators.add(name=name).last_seen_time.FromDatetime(seen)
     return message

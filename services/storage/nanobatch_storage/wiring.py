@@ -43,6 +43,7 @@ from nanobatch_storage.adapters.leases_sql import SqlLeases
 from nanobatch_storage.adapters.ledger_sql import SqlLedger
 from nanobatch_storage.adapters.owner_flock import owning
 from nanobatch_storage.adapters.owner_postgres import claiming
+from nanobatch_storage.adapters.stats_sql import SqlStats
 from nanobatch_storage.adapters.tokens_sql import SqlTokens
 from nanobatch_storage.adapters.usage_sql import SqlAnalytics
 from nanobatch_storage.adapters.users_sql import SqlUsers
@@ -57,6 +58,7 @@ from nanobatch_storage.servicers.executions import ExecutionServicer
 from nanobatch_storage.servicers.images import ImageServicer
 from nanobatch_storage.servicers.leases import LeaseServicer
 from nanobatch_storage.settings import StorageSettings
+from nanobatch_storage.stats import SeenGenerators
 
 _log = structlog.get_logger("nanobatch.storage")
 
@@ -136,7 +138,7 @@ async def open_app(
         if sole_owner is not None:
             await leases.expire_all()
 
-        tokens = SqlTokens(database)
+        tokens, generators = SqlTokens(database), SeenGenerators(SystemClock())
         uses = sweep.Pass("token-uses", tokens.write_uses, timedelta(minutes=1))
         passes = [*_tidying(images, blobs), *_queue_care(leases, ledger, bus), uses]
         await stack.enter_async_context(sweep.sweeping(passes))
@@ -148,7 +150,7 @@ async def open_app(
             AccountServicer(SqlAccounts(database), SqlUsers(database), tokens), server.server
         )
         analytics_service_pb2_grpc.add_AnalyticsServiceServicer_to_server(
-            AnalyticsServicer(SqlAnalytics(database)), server.server
+            AnalyticsServicer(SqlAnalytics(database), SqlStats(database), generators), server.server
         )
         execution_service_pb2_grpc.add_ExecutionServiceServicer_to_server(
             ExecutionServicer(
@@ -158,7 +160,8 @@ async def open_app(
         )
         image_service_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(images, blobs), server.server)
         lease_service_pb2_grpc.add_LeaseServiceServicer_to_server(
-            LeaseServicer(leases, ledger, blobs, bus=bus, draining=server.draining), server.server
+            LeaseServicer(leases, ledger, blobs, bus=bus, draining=server.draining, generators=generators),
+            server.server,
         )
 
         async def stop() -> None:

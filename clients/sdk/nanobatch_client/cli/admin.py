@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -25,8 +26,8 @@ DailyCap = Annotated[
 
 
 def make_app() -> typer.Typer:
-    """Return ``admin`` with ``user`` and ``token`` in it."""
-    admin = _group("Manage users and their tokens. Needs an admin's token in NANOBATCH_TOKEN.")
+    """Return ``admin`` with ``user``, ``token`` and ``stats`` in it."""
+    admin = _group("Manage users and their tokens, look at the queue. Needs an admin's token in NANOBATCH_TOKEN.")
     users = _group("Manage users.")
     users.command("create")(create_user)
     users.command("list")(list_users)
@@ -35,6 +36,7 @@ def make_app() -> typer.Typer:
     tokens.command("create")(create_token)
     tokens.command("list")(list_tokens)
     tokens.command("revoke")(revoke_token)
+    admin.command("stats")(stats)
     admin.add_typer(users, name="user")
     admin.add_typer(tokens, name="token")
     return admin
@@ -56,6 +58,22 @@ def whoami(*, as_json: Json = False, quiet: Quiet = False, target: Target = word
         session.terminal.data(_columns(account.user))
         if account.token is not None:
             session.terminal.note(f"by the token {account.token.prefix}... {_token_state(account.token)}")
+        return ExitCode.OK
+
+    session.run(work)
+
+
+def stats(*, as_json: Json = False, quiet: Quiet = False, target: Target = wording.DEFAULT_TARGET) -> None:
+    """Say how the server is doing: queue, generators, provider keys that wait."""
+    session = Session(target, Terminal(quiet=quiet, as_json=as_json))
+
+    async def work(client: sdk.Client) -> ExitCode:
+        found = await client.get_server_stats()
+        if as_json:
+            session.terminal.document({"stats": found})
+            return ExitCode.OK
+        for line in _stats_lines(found):
+            session.terminal.data(line)
         return ExitCode.OK
 
     session.run(work)
@@ -202,6 +220,24 @@ def revoke_token(
         return ExitCode.OK
 
     session.run(work)
+
+
+def _stats_lines(found: sdk.ServerStats) -> Iterator[str]:
+    waited = ""
+    if found.oldest_ready_time is not None:
+        waited = f"longest for {(found.read_time - found.oldest_ready_time).total_seconds():.0f} s"
+    yield f"results ready\t{found.results_ready}\t{waited}".rstrip("\t")
+    yield f"results later\t{found.results_later}"
+    lost = f"{found.leases_expired} of generators that are gone" if found.leases_expired else ""
+    yield f"results in flight\t{found.results_in_flight}\t{lost}".rstrip("\t")
+    yield f"tasks out\t{found.tasks_out}"
+    yield f"executions active\t{found.executions_active}"
+    for reason, count in found.executions_paused.items():
+        yield f"executions paused\t{count}\t{reason}"
+    for name, seen in found.generators.items():
+        yield f"generator\t{name}\theard of {wording.clock(seen)}"
+    for key in found.cooling_keys:
+        yield f"key waits\t{key.provider} {key.model}\t{key.reason} until {wording.clock(key.until)}"
 
 
 def _columns(user: sdk.User) -> str:

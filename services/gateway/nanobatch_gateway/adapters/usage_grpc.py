@@ -14,7 +14,7 @@ from nanobatch_gateway.times import stamp
 
 
 class GrpcUsageReports:
-    """See :class:`nanobatch_gateway.ports.UsageReports`."""
+    """See :class:`nanobatch_gateway.ports.UsageReports` and ``ServerStats``."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         """Take a channel to storage; it stays the caller's."""
@@ -31,3 +31,8 @@ class GrpcUsageReports:
             group_by=[usage_pb2.UsageGrouping.ValueType(number) for number in query.group_by],
         )
         return await ask_storage(self._stub.GetUsage(request, timeout=limit()))
+
+    async def server_stats(self, caller: Caller) -> Message:
+        """See :class:`nanobatch_gateway.ports.ServerStats`."""
+        request = pb.GetServerStatsRequest(actor=translate.actor(caller))
+        return (await ask_storage(self._stub.GetServerStats(request, timeout=limit()))).stats

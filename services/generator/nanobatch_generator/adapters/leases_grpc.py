@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import socket
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -26,6 +28,8 @@ from nanobatch_runtime.rpc import options
 from nanobatch_runtime.rpc.channel import UNARY_LIMIT
 from nanobatch_runtime.rpc.service_token import NO_TOKEN, with_service_token
 
+# For operators to read; the identity of work is its lease.
+_NAME = f"{socket.gethostname()}/{os.getpid()}"
 _LIMIT = UNARY_LIMIT.total_seconds()
 # Told for the sake of pace alone: a finished picture must not wait for it.
 _PACE_LIMIT = 2.0
@@ -43,7 +47,9 @@ class GrpcLeases:
 
     async def lease(self, max_results: int, wait: timedelta, max_suspects: int) -> list[Lease]:
         """See the port."""
-        request = pb.LeaseResultsRequest(max_results=max_results, wait=duration(wait), max_suspects=max_suspects)
+        request = pb.LeaseResultsRequest(
+            max_results=max_results, wait=duration(wait), max_suspects=max_suspects, generator=_NAME
+        )
         response = await answer(self._stub.LeaseResults(request, timeout=wait.total_seconds() + _POLL_MARGIN))
         return [lease_from_proto(lease) for lease in response.leases]
 
@@ -105,7 +111,7 @@ class GrpcLeaseExtender:
 
     def extend(self, refs: Sequence[LeaseRef], timeout: timedelta) -> list[LeaseRef]:
         """See the port."""
-        request = pb.ExtendLeasesRequest(leases=[ref_to_proto(ref) for ref in refs])
+        request = pb.ExtendLeasesRequest(leases=[ref_to_proto(ref) for ref in refs], generator=_NAME)
         with translated():
             response = self._stub.ExtendLeases(request, timeout=math.ceil(timeout.total_seconds() * 1000) / 1000)
         return [ref_from_proto(ref) for ref in response.lost]

@@ -48,6 +48,7 @@ REPEATS: Mapping[str, Mapping[str, Repeat]] = {
         "UpdateUser": Repeat.NO_CHANGE,
     },
     "nanobatch.storage.v1.AnalyticsService": {
+        "GetServerStats": Repeat.READ,
         "GetUsage": Repeat.READ,
     },
     "nanobatch.storage.v1.ExecutionService": {

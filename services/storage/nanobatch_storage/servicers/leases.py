@@ -17,6 +17,7 @@ from nanobatch_storage import finish, lease
 from nanobatch_storage.domain import Completion, EndedCall
 from nanobatch_storage.ports import Blobs
 from nanobatch_storage.ports_queue import Leases, Ledger
+from nanobatch_storage.stats import SeenGenerators
 from nanobatch_storage.translate_leases import (
     failure_from_proto,
     lease_to_proto,
@@ -34,8 +35,18 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
     """Translates, calls one use case, translates back."""
 
-    def __init__(self, leases: Leases, ledger: Ledger, blobs: Blobs, *, bus: Bus, draining: asyncio.Event) -> None:
-        """Take what the use cases need."""
+    def __init__(
+        self,
+        leases: Leases,
+        ledger: Ledger,
+        blobs: Blobs,
+        *,
+        bus: Bus,
+        draining: asyncio.Event,
+        generators: SeenGenerators,
+    ) -> None:
+        """Take what the use cases need; ``generators`` is told of who calls."""
+        self._generators = generators
         self._draining = draining
         self._leases = leases
         self._ledger = ledger
@@ -44,6 +55,7 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
 
     async def LeaseResults(self, request: pb.LeaseResultsRequest, context: Context) -> pb.LeaseResultsResponse:
         """See the contract."""
+        self._generators.note(request.generator)
         wait = request.wait.ToTimedelta()
         found = await lease.lease_results(
             self._leases, self._bus, self._draining, request.max_results, wait, suspects=request.max_suspects
@@ -52,6 +64,7 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
 
     async def ExtendLeases(self, request: pb.ExtendLeasesRequest, context: Context) -> pb.ExtendLeasesResponse:
         """See the contract."""
+        self._generators.note(request.generator)
         lost = await self._leases.extend([ref_from_proto(ref) for ref in request.leases])
         return pb.ExtendLeasesResponse(lost=[ref_to_proto(ref) for ref in lost])
 

@@ -23,20 +23,25 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from nanobatch.gateway.v1 import server_stats_pb2 as nanobatch_dot_gateway_dot_v1_dot_server__stats__pb2
 from nanobatch.gateway.v1 import usage_pb2 as nanobatch_dot_gateway_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,nanobatch/gateway/v1/analytics_service.proto\x12\x14nanobatch.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a nanobatch/gateway/v1/usage.proto\"\xd9\x01\n\x0fGetUsageRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07user_id\x18\x04 \x01(\t\x12\x11\n\tall_users\x18\x05 \x01(\x08\x12\x35\n\x08group_by\x18\x06 \x03(\x0e\x32#.nanobatch.gateway.v1.UsageGrouping\"\xcb\x01\n\x10GetUsageResponse\x12,\n\x04rows\x18\x01 \x03(\x0b\x32\x1e.nanobatch.gateway.v1.UsageRow\x12+\n\x06totals\x18\x02 \x01(\x0b\x32\x1b.nanobatch.gateway.v1.Usage\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2m\n\x10\x41nalyticsService\x12Y\n\x08GetUsage\x12%.nanobatch.gateway.v1.GetUsageRequest\x1a&.nanobatch.gateway.v1.GetUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,nanobatch/gateway/v1/analytics_service.proto\x12\x14nanobatch.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'nanobatch/gateway/v1/server_stats.proto\x1a nanobatch/gateway/v1/usage.proto\"\xd9\x01\n\x0fGetUsageRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07user_id\x18\x04 \x01(\t\x12\x11\n\tall_users\x18\x05 \x01(\x08\x12\x35\n\x08group_by\x18\x06 \x03(\x0e\x32#.nanobatch.gateway.v1.UsageGrouping\"\xcb\x01\n\x10GetUsageResponse\x12,\n\x04rows\x18\x01 \x03(\x0b\x32\x1e.nanobatch.gateway.v1.UsageRow\x12+\n\x06totals\x18\x02 \x01(\x0b\x32\x1b.nanobatch.gateway.v1.Usage\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x17\n\x15GetServerStatsRequest\"J\n\x16GetServerStatsResponse\x12\x30\n\x05stats\x18\x01 \x01(\x0b\x32!.nanobatch.gateway.v1.ServerStats2\xda\x01\n\x10\x41nalyticsService\x12Y\n\x08GetUsage\x12%.nanobatch.gateway.v1.GetUsageRequest\x1a&.nanobatch.gateway.v1.GetUsageResponse\x12k\n\x0eGetServerStats\x12+.nanobatch.gateway.v1.GetServerStatsRequest\x1a,.nanobatch.gateway.v1.GetServerStatsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nanobatch.gateway.v1.analytics_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETUSAGEREQUEST']._serialized_start=138
-  _globals['_GETUSAGEREQUEST']._serialized_end=355
-  _globals['_GETUSAGERESPONSE']._serialized_start=358
-  _globals['_GETUSAGERESPONSE']._serialized_end=561
-  _globals['_ANALYTICSSERVICE']._serialized_start=563
-  _globals['_ANALYTICSSERVICE']._serialized_end=672
+  _globals['_GETUSAGEREQUEST']._serialized_start=179
+  _globals['_GETUSAGEREQUEST']._serialized_end=396
+  _globals['_GETUSAGERESPONSE']._serialized_start=399
+  _globals['_GETUSAGERESPONSE']._serialized_end=602
+  _globals['_GETSERVERSTATSREQUEST']._serialized_start=604
+  _globals['_GETSERVERSTATSREQUEST']._serialized_end=627
+  _globals['_GETSERVERSTATSRESPONSE']._serialized_start=629
+  _globals['_GETSERVERSTATSRESPONSE']._serialized_end=703
+  _globals['_ANALYTICSSERVICE']._serialized_start=706
+  _globals['_ANALYTICSSERVICE']._serialized_end=924
 # @@protoc_insertion_point(module_scope)

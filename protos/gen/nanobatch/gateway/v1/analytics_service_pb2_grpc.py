@@ -40,6 +40,11 @@ class AnalyticsServiceStub:
                 request_serializer=nanobatch_dot_gateway_dot_v1_dot_analytics__service__pb2.GetUsageRequest.SerializeToString,
                 response_deserializer=nanobatch_dot_gateway_dot_v1_dot_analytics__service__pb2.GetUsageResponse.FromString,
                 _registered_method=True)
+        self.GetServerStats = channel.unary_unary(
+                '/nanobatch.gateway.v1.AnalyticsService/GetServerStats',
+                request_serializer=nanobatch_dot_gateway_dot_v1_dot_analytics__service__pb2.GetServerStatsRequest.SerializeToString,
+                response_deserializer=nanobatch_dot_gateway_dot_v1_dot_analytics__service__pb2.GetServerStatsResponse.FromString,
+                _registered_method=True)
 
 
 class AnalyticsServiceServicer:
@@ -53,6 +58,13 @@ class AnalyticsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetServerStats(self, request, context):
+        """Says how the server is doing: queue, generators, keys that wait. Admins only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AnalyticsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +72,11 @@ def add_AnalyticsServiceServicer_to_server(servicer, server):
                     servicer.GetUsage,
                     request_deserializer=nanobatch_dot_gateway_dot_v1_dot_analytics__service__pb2.GetUsageRequest.FromString,
                     response_serializer=nanobatch_dot_gateway_dot_v1_dot_analytics__service__pb2.GetUsageResponse.SerializeToString,
+            ),
+            'GetServerStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServerStats,
+                    request_deserializer=nanobatch_dot_gateway_dot_v1_dot_analytics__service__pb2.GetServerStatsRequest.FromString,
+                    response_serializer=nanobatch_dot_gateway_dot_v1_dot_analytics__service__pb2.GetServerStatsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +107,33 @@ class AnalyticsService:
             '/nanobatch.gateway.v1.AnalyticsService/GetUsage',
             nanobatch_dot_gateway_dot_v1_dot_analytics__service__pb2.GetUsageRequest.SerializeToString,
             nanobatch_dot_gateway_dot_v1_dot_analytics__service__pb2.GetUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetServerStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanobatch.gateway.v1.AnalyticsService/GetServerStats',
+            nanobatch_dot_gateway_dot_v1_dot_analytics__service__pb2.GetServerStatsRequest.SerializeToString,
+            nanobatch_dot_gateway_dot_v1_dot_analytics__service__pb2.GetServerStatsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,8 @@ class AnalyticsServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AnalyticsServiceAsyncStub: ...
     GetUsage: _grpc.UnaryUnaryMultiCallable[_analytics_service_pb2.GetUsageRequest, _analytics_service_pb2.GetUsageResponse]
     """Adds up the calls to providers in a range of time."""
+    GetServerStats: _grpc.UnaryUnaryMultiCallable[_analytics_service_pb2.GetServerStatsRequest, _analytics_service_pb2.GetServerStatsResponse]
+    """Says how the server is doing: queue, generators, keys that wait. Admins only."""
 
 @_typing.type_check_only
 class AnalyticsServiceAsyncStub(AnalyticsServiceStub):
@@ -43,6 +45,8 @@ class AnalyticsServiceAsyncStub(AnalyticsServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetUsage: _aio.UnaryUnaryMultiCallable[_analytics_service_pb2.GetUsageRequest, _analytics_service_pb2.GetUsageResponse]  # type: ignore[assignment]
     """Adds up the calls to providers in a range of time."""
+    GetServerStats: _aio.UnaryUnaryMultiCallable[_analytics_service_pb2.GetServerStatsRequest, _analytics_service_pb2.GetServerStatsResponse]  # type: ignore[assignment]
+    """Says how the server is doing: queue, generators, keys that wait. Admins only."""
 
 class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
     """What was made, what it cost, and how long it took."""
@@ -54,5 +58,13 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_analytics_service_pb2.GetUsageResponse, _abc.Awaitable[_analytics_service_pb2.GetUsageResponse]]:
         """Adds up the calls to providers in a range of time."""
+
+    @_abc_1.abstractmethod
+    def GetServerStats(
+        self,
+        request: _analytics_service_pb2.GetServerStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_analytics_service_pb2.GetServerStatsResponse, _abc.Awaitable[_analytics_service_pb2.GetServerStatsResponse]]:
+        """Says how the server is doing: queue, generators, keys that wait. Admins only."""
 
 def add_AnalyticsServiceServicer_to_server(servicer: AnalyticsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

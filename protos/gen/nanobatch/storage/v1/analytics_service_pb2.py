@@ -23,21 +23,26 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from nanobatch.gateway.v1 import server_stats_pb2 as nanobatch_dot_gateway_dot_v1_dot_server__stats__pb2
 from nanobatch.gateway.v1 import usage_pb2 as nanobatch_dot_gateway_dot_v1_dot_usage__pb2
 from nanobatch.storage.v1 import common_pb2 as nanobatch_dot_storage_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,nanobatch/storage/v1/analytics_service.proto\x12\x14nanobatch.storage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a nanobatch/gateway/v1/usage.proto\x1a!nanobatch/storage/v1/common.proto\"\xf2\x01\n\x0fGetUsageRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0f\n\x07user_id\x18\x05 \x01(\t\x12\x35\n\x08group_by\x18\x06 \x03(\x0e\x32#.nanobatch.gateway.v1.UsageGrouping\"m\n\x10GetUsageResponse\x12,\n\x04rows\x18\x01 \x03(\x0b\x32\x1e.nanobatch.gateway.v1.UsageRow\x12+\n\x06totals\x18\x02 \x01(\x0b\x32\x1b.nanobatch.gateway.v1.Usage2m\n\x10\x41nalyticsService\x12Y\n\x08GetUsage\x12%.nanobatch.storage.v1.GetUsageRequest\x1a&.nanobatch.storage.v1.GetUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,nanobatch/storage/v1/analytics_service.proto\x12\x14nanobatch.storage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'nanobatch/gateway/v1/server_stats.proto\x1a nanobatch/gateway/v1/usage.proto\x1a!nanobatch/storage/v1/common.proto\"\xf2\x01\n\x0fGetUsageRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0f\n\x07user_id\x18\x05 \x01(\t\x12\x35\n\x08group_by\x18\x06 \x03(\x0e\x32#.nanobatch.gateway.v1.UsageGrouping\"m\n\x10GetUsageResponse\x12,\n\x04rows\x18\x01 \x03(\x0b\x32\x1e.nanobatch.gateway.v1.UsageRow\x12+\n\x06totals\x18\x02 \x01(\x0b\x32\x1b.nanobatch.gateway.v1.Usage\"C\n\x15GetServerStatsRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\"[\n\x16GetServerStatsResponse\x12\x30\n\x05stats\x18\x01 \x01(\x0b\x32!.nanobatch.gateway.v1.ServerStats\x12\x0f\n\x07key_ids\x18\x02 \x03(\t2\xda\x01\n\x10\x41nalyticsService\x12Y\n\x08GetUsage\x12%.nanobatch.storage.v1.GetUsageRequest\x1a&.nanobatch.storage.v1.GetUsageResponse\x12k\n\x0eGetServerStats\x12+.nanobatch.storage.v1.GetServerStatsRequest\x1a,.nanobatch.storage.v1.GetServerStatsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nanobatch.storage.v1.analytics_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETUSAGEREQUEST']._serialized_start=173
-  _globals['_GETUSAGEREQUEST']._serialized_end=415
-  _globals['_GETUSAGERESPONSE']._serialized_start=417
-  _globals['_GETUSAGERESPONSE']._serialized_end=526
-  _globals['_ANALYTICSSERVICE']._serialized_start=528
-  _globals['_ANALYTICSSERVICE']._serialized_end=637
+  _globals['_GETUSAGEREQUEST']._serialized_start=214
+  _globals['_GETUSAGEREQUEST']._serialized_end=456
+  _globals['_GETUSAGERESPONSE']._serialized_start=458
+  _globals['_GETUSAGERESPONSE']._serialized_end=567
+  _globals['_GETSERVERSTATSREQUEST']._serialized_start=569
+  _globals['_GETSERVERSTATSREQUEST']._serialized_end=636
+  _globals['_GETSERVERSTATSRESPONSE']._serialized_start=638
+  _globals['_GETSERVERSTATSRESPONSE']._serialized_end=729
+  _globals['_ANALYTICSSERVICE']._serialized_start=732
+  _globals['_ANALYTICSSERVICE']._serialized_end=950
 # @@protoc_insertion_point(module_scope)

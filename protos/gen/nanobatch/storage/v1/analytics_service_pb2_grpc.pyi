@@ -37,6 +37,8 @@ class AnalyticsServiceStub:
     """Adds up calls that have ended. NOT_FOUND (USER_NOT_FOUND) for a user that the actor may not see, PERMISSION_DENIED
     (ADMIN_ONLY) where others than admins ask for all.
     """
+    GetServerStats: _grpc.UnaryUnaryMultiCallable[_analytics_service_pb2.GetServerStatsRequest, _analytics_service_pb2.GetServerStatsResponse]
+    """Says how the queue is doing. PERMISSION_DENIED (ADMIN_ONLY) to others than admins."""
 
 @_typing.type_check_only
 class AnalyticsServiceAsyncStub(AnalyticsServiceStub):
@@ -47,6 +49,8 @@ class AnalyticsServiceAsyncStub(AnalyticsServiceStub):
     """Adds up calls that have ended. NOT_FOUND (USER_NOT_FOUND) for a user that the actor may not see, PERMISSION_DENIED
     (ADMIN_ONLY) where others than admins ask for all.
     """
+    GetServerStats: _aio.UnaryUnaryMultiCallable[_analytics_service_pb2.GetServerStatsRequest, _analytics_service_pb2.GetServerStatsResponse]  # type: ignore[assignment]
+    """Says how the queue is doing. PERMISSION_DENIED (ADMIN_ONLY) to others than admins."""
 
 class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
     """What the ledger says when it is added up."""
@@ -60,5 +64,13 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         """Adds up calls that have ended. NOT_FOUND (USER_NOT_FOUND) for a user that the actor may not see, PERMISSION_DENIED
         (ADMIN_ONLY) where others than admins ask for all.
         """
+
+    @_abc_1.abstractmethod
+    def GetServerStats(
+        self,
+        request: _analytics_service_pb2.GetServerStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_analytics_service_pb2.GetServerStatsResponse, _abc.Awaitable[_analytics_service_pb2.GetServerStatsResponse]]:
+        """Says how the queue is doing. PERMISSION_DENIED (ADMIN_ONLY) to others than admins."""
 
 def add_AnalyticsServiceServicer_to_server(servicer: AnalyticsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

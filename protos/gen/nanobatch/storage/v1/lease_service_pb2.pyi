@@ -101,10 +101,13 @@ class LeaseResultsRequest(_message.Message):
     MAX_RESULTS_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     MAX_SUSPECTS_FIELD_NUMBER: _builtins.int
+    GENERATOR_FIELD_NUMBER: _builtins.int
     max_results: _builtins.int
     """Free slots, 1 to 100."""
     max_suspects: _builtins.int
     """How many of them may be suspects (`Lease.suspect`): who takes one has a process to make its call in. 0: none."""
+    generator: _builtins.str
+    """Host and process that asks, for operators to read; nothing is decided by it. Default: none."""
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:
         """How long to wait for work, at most 30 s."""
@@ -115,10 +118,11 @@ class LeaseResultsRequest(_message.Message):
         max_results: _builtins.int = ...,
         wait: _duration_pb2.Duration | None = ...,
         max_suspects: _builtins.int = ...,
+        generator: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_results", b"max_results", "max_suspects", b"max_suspects", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generator", b"generator", "max_results", b"max_results", "max_suspects", b"max_suspects", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -377,6 +381,9 @@ class ExtendLeasesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LEASES_FIELD_NUMBER: _builtins.int
+    GENERATOR_FIELD_NUMBER: _builtins.int
+    generator: _builtins.str
+    """As in LeaseResultsRequest."""
     @_builtins.property
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseRef]:
         """The leases."""
@@ -385,10 +392,11 @@ class ExtendLeasesRequest(_message.Message):
         self,
         *,
         leases: _abc.Iterable[Global___LeaseRef] | None = ...,
+        generator: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leases", b"leases"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generator", b"generator", "leases", b"leases"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
