@@ -19,6 +19,7 @@ from fakes.gemini_quota import Quota
 from nanobatch_storage import pacing, quota
 from nanobatch_storage.domain import Bucket, Charged, Failure, FailureClass
 from nanobatch_storage.policy import BucketEffect
+from nanobatch_storage.quota_history import Sent
 
 START = datetime(2026, 7, 1, tzinfo=UTC)
 
@@ -156,7 +157,7 @@ class Run:
     def _refused(self, call: _Call, hint: timedelta | None, now: float) -> None:
         call.refused = True
         failure = Failure(FailureClass.RATE_LIMITED, "RATE_LIMITED", "", Charged.NO, retry_after=hint)
-        history = [quota.Sent(past.at, past.refused) for past in self._history[-quota.MOST_HISTORY :]]
+        history = [Sent(past.at, past.refused) for past in self._history[-quota.MOST_HISTORY :]]
         pacing.refused(
             self._bucket,
             BucketEffect.RATE_LIMITED,

@@ -13,7 +13,7 @@ from nanobatch_runtime.backoff import full_jitter
 from nanobatch_storage import quota
 from nanobatch_storage.domain import Bucket, Failure, WaitReason
 from nanobatch_storage.policy import BucketEffect, next_quota_reset
-from nanobatch_storage.quota import Sent
+from nanobatch_storage.quota_history import Sent
 
 MIN_WINDOW = 1.0
 MAX_WINDOW = 256.0

@@ -4,7 +4,8 @@ No setting, header or catalogue tells the quota: only which calls were refused d
 
 * nothing is known: starts are smoothed, at a rate that grows with success, so that the first refusal is one of few;
 * a rate, as of a token bucket: what was accepted between two refusals, by the time between them;
-* calls a period, as of a fixed window: refusals last until a boundary, then as many calls pass as before.
+* calls a period, as of a fixed window: refusals last until a boundary, then as many calls pass as before. Without the
+  provider's hints, count, length and boundary are supposed from that, and corrected by what is refused.
 
 After a refusal everybody waits, one call goes first, and the others follow once it was not refused. What was learned
 loosens with the calls that pass, slowly first: an estimate that was too low, or a quota that was raised, recovers.
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from nanobatch_storage.domain import Bucket
+from nanobatch_storage.quota_history import Outage, Sent, latest_outage, latest_run, measure, take_last
 
 MAX_RATE = 1000.0
 FREE_STARTS = 10
@@ -39,22 +41,17 @@ _RETURN = timedelta(seconds=1)
 """So long after any cooldown callers return one by one."""
 _GUARD = timedelta(milliseconds=30)
 """After a boundary, so that no call arrives before it."""
-_SPAN = 30.0
-_IDLE = 3.0
 _FEW, _MANY = 8, 66
 _DOUBTS = 4
 _FILL = 1.0
 """The calls of a period are sent within so many seconds of its begin, as far as there are places."""
 _LENGTHS = (1, 2, 3, 5, 6, 10, 12, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
 """Seconds that people choose for a period."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A call that has started: when, and whether it was refused for its quota."""
-
-    at: datetime
-    refused: bool
+_LASTS = 3
+"""With so many refusals one after the other, and waits between them, the quota is tried as one of periods."""
+_LEAST_RUN = 3
+_NEAR = 0.05
+"""A boundary is looked for until it is known to so much of its period."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +120,9 @@ def next_start(bucket: Bucket, traffic: Traffic, now: datetime) -> datetime:
     if began is not None and traffic.used >= _calls(bucket, now):
         if bucket.quota_period:
             at = max(at, began + timedelta(seconds=bucket.quota_period) + EARLY + _GUARD)
-        elif traffic.last is not None:  # the length of the period is not known yet: one after the other
-            at = max(at, traffic.last + PROBE_WAIT)
+        elif traffic.last is not None:  # nor the length of the period nor its calls are sure: slowly on
+            beyond = traffic.used - _calls(bucket, now)
+            at = max(at, traffic.last + PROBE_WAIT / (1 + beyond))
     return at
 
 
@@ -160,7 +158,7 @@ def learn(
     if bucket.refused_at is not None and (sent_at <= bucket.refused_at or bucket.is_cooling(sent_at)):
         return Lesson(now + (hint or timedelta(0)), is_news=False)
     past = [call for call in history if call.at < sent_at]
-    since = _pop(list(past), refused=False)
+    since = take_last(list(past), refused=False)
     if bucket.refused_at is None or (since and since[-1] > bucket.refused_at):
         bucket.rate_limits = 0
     bucket.rate_limits += 1
@@ -169,7 +167,7 @@ def learn(
     if began is None:
         until = _find_period(bucket, past, seconds, sent_at, now)
     else:
-        until = _correct_period(bucket, past, seconds, began, now)
+        until = _correct_period(bucket, past, seconds, sent_at, now)
     if until is None:
         until = _learn_rate(bucket, past, len(since), seconds, sent_at, now)
     bucket.refused_at = now
@@ -195,7 +193,7 @@ def _learn_rate(  # noqa: PLR0917  # what a refusal is judged by
     """Take the quota as a rate. ``since`` calls passed since the refusal before."""
     bucket.quota_calls = bucket.quota_period = bucket.quota_from = None
     tried = speed(bucket, now)
-    measured = _measured(past, sent_at)
+    measured = measure(past, sent_at)
     if measured is None:
         bucket.rate = tried / 4 if bucket.rate_limits == 1 else bucket.rate
         patience = _FIRST_WAIT
@@ -206,36 +204,11 @@ def _learn_rate(  # noqa: PLR0917  # what a refusal is judged by
             rate = max(rate, 0.95 * bucket.rate)
         bucket.rate, bucket.rate_calls = min(rate, MAX_RATE), calls
         patience = 2 / bucket.rate
-    patience = min(_MOST_WAIT, patience * _LONGER ** (bucket.rate_limits - 1))
+    patience = _lengthened(bucket, patience)
     if hint is not None:
         least = _LEAST_WAIT if measured is None else 0.0
         patience = max(hint, least, patience / 2 if bucket.rate_limits > 1 else 0.0)
     return now + timedelta(seconds=patience)
-
-
-def _measured(past: Sequence[Sent], sent_at: datetime) -> tuple[int, float] | None:
-    """Return accepted calls and seconds between an earlier refusal and this one; None where nothing can be said.
-
-    At both ends the provider's bucket was empty, so what passed between is what came in, whatever its size. A pause of
-    ours between them would let it fill, and say too little: only the time after the last such pause counts.
-    """
-    best: tuple[int, float] | None = None
-    calls, gap, next_one, most = 0, _IDLE, sent_at, math.inf
-    for call in reversed(past):
-        if (next_one - call.at).total_seconds() > max(gap, _IDLE):
-            break
-        next_one, age = call.at, (sent_at - call.at).total_seconds()
-        if not call.refused:
-            calls += 1
-            gap = 4 * age / calls
-        elif calls:
-            if calls / age > most:  # the quota was another then
-                break
-            best = calls, age
-            most = min(most, (calls + 2 * math.sqrt(calls) + 2) / age)
-            if age > _SPAN and calls >= _FEW:
-                break
-    return best
 
 
 def _find_period(
@@ -243,99 +216,118 @@ def _find_period(
 ) -> datetime | None:
     """See whether the quota is one of calls a period; returns when the next one begins, None where it is not one."""
     if hint is not None:
-        measured = _measured(past, sent_at)
+        measured = measure(past, sent_at)
         gap = 0.0 if measured is None else measured[1] / measured[0]
         if hint < _LONG_HINT or hint < 5 * gap:
             return None
-        bucket.quota_calls = max(1, _run(past))
+        bucket.quota_calls = max(1, latest_run(past))
         bucket.quota_period = None
         begin = bucket.quota_from = now + timedelta(seconds=hint)
     else:
-        outage = _outage(past)
+        outage = latest_outage(past)
         if outage is None:
-            return None
+            return _suppose_period(bucket, past, now)
         passing, all_in_all = sent_at - outage.over, sent_at - outage.first
         if outage.last - outage.first < 5 * all_in_all / outage.after or 2 * passing > all_in_all:
             return None  # a bucket that fills steadily would not have refused the last of them
-        same = outage.before >= 0.9 * outage.after  # then the calls before the outage were of the same period
-        within = outage.last - (outage.began if same else outage.first)
-        bucket.quota_calls, bucket.quota_from = outage.after, outage.over
-        bucket.quota_period = _longer(max(within, passing).total_seconds())
-        begin = outage.over + timedelta(seconds=bucket.quota_period)
+        bucket.quota_calls = outage.after
+        begin = _guess_period(bucket, outage, sent_at, now)
     bucket.rate = max(bucket.rate, bucket.quota_calls / _FILL)
     return begin
 
 
+def _suppose_period(bucket: Bucket, past: Sequence[Sent], now: datetime) -> datetime | None:
+    """Suppose a period where refusals last: that as many calls as before pass when they end, and then no more.
+
+    A bucket that fills steadily refuses the call after the first one that passes, and then it is taken as a rate again.
+    """
+    before = list(past)
+    refusals = take_last(before, refused=True)
+    run = take_last(before, refused=False)
+    if bucket.rate_limits < _LASTS or not refusals or len(run) < _LEAST_RUN:
+        return None
+    bucket.quota_calls, bucket.quota_period = len(run), None
+    bucket.rate = max(bucket.rate, bucket.quota_calls / _FILL)
+    bucket.quota_from = _patience(bucket, now)
+    return bucket.quota_from
+
+
+def _guess_period(bucket: Bucket, outage: Outage, sent_at: datetime, now: datetime) -> datetime:
+    """Guess a period that the last outage ended in: its length, and where its boundary lay; returns the next one.
+
+    A call sent at ``sent_at`` was refused, and the period had begun by ``outage.over``: it is longer than that.
+    """
+    same = outage.before >= 0.9 * outage.after  # then the calls before the outage were of the same period
+    within = outage.last - (outage.began if same else outage.first)
+    seconds = _longer(max(within, sent_at - outage.over).total_seconds())
+    length = timedelta(seconds=seconds)
+    middle = outage.last + (outage.over - outage.last) / 2
+    is_tried = seconds == bucket.quota_period or middle + length <= now
+    near = outage.over - outage.last < _NEAR * length
+    bucket.quota_period, bucket.quota_from = seconds, outage.over if is_tried or near else middle
+    begin = bucket.quota_from + length
+    return begin if begin > now else now + timedelta(seconds=_FIRST_WAIT)
+
+
+def _patience(bucket: Bucket, now: datetime) -> datetime:
+    """Return when to try again where nothing tells it: later with each refusal."""
+    return now + timedelta(seconds=_lengthened(bucket, _FIRST_WAIT))
+
+
+def _lengthened(bucket: Bucket, seconds: float) -> float:
+    return min(_MOST_WAIT, seconds * _LONGER ** min(bucket.rate_limits - 1, 100))
+
+
 def _correct_period(
-    bucket: Bucket, past: Sequence[Sent], hint: float | None, began: datetime, now: datetime
+    bucket: Bucket, past: Sequence[Sent], hint: float | None, sent_at: datetime, now: datetime
 ) -> datetime | None:
     """Correct calls and period; returns when the next one begins, None where the quota is no longer taken as such."""
+    began = period_start(bucket, sent_at) or sent_at
     used = sum(not call.refused for call in past if call.at >= began)
     if hint is not None and hint < _LONG_HINT:  # the end of the period, or one that slides along: more is allowed soon
         bucket.rate *= 0.7
         return now + timedelta(seconds=max(hint, PROBE_WAIT.total_seconds())) if bucket.rate_limits < _DOUBTS else None
     early = 0 < used < (bucket.quota_calls or 0) / 2
+    if early and hint is None and bucket.quota_period is None:  # only supposed, and wrong
+        return None
     if early:  # somebody else uses the key, or the period slides along
         bucket.rate *= 0.7
     if used:
         bucket.quota_calls = max(used, (bucket.quota_calls or 0) // 2)
     if early and hint is None:
-        return now + timedelta(seconds=min(_MOST_WAIT, _FIRST_WAIT * _LONGER ** (bucket.rate_limits - 1)))
+        return _patience(bucket, now)
     if hint is not None:
         begin = now + timedelta(seconds=hint)
         if used:
             bucket.quota_period = _usual((begin - began).total_seconds())
         bucket.quota_from = begin
         return begin
-    if used and bucket.quota_period:
-        bucket.quota_from = began
-    else:  # the period is longer than was thought, or its length is not known at all
-        bucket.quota_from = began if used else bucket.quota_from or began
-        bucket.quota_period = _longer((now - bucket.quota_from).total_seconds())
-    begin = bucket.quota_from + timedelta(seconds=bucket.quota_period)
-    return begin if begin > now else now + timedelta(seconds=_FIRST_WAIT)
+    return _unhinted(bucket, past, began, used, sent_at, now)
 
 
-def _run(past: Sequence[Sent]) -> int:
-    """Return how many calls passed one after the other, up to the refusal."""
-    times = _pop(list(past), refused=False)
-    for place in range(len(times) - 1, 0, -1):
-        if (times[place] - times[place - 1]).total_seconds() > _IDLE:
-            return len(times) - place
-    return len(times)
-
-
-@dataclass(frozen=True, slots=True)
-class _Outage:
-    """The last stretch of refusals."""
-
-    first: datetime
-    last: datetime
-    over: datetime
-    """The first call that passed after it."""
-    after: int
-    """How many passed after it."""
-    began: datetime
-    """The first call of the run before it."""
-    before: int
-    """How many passed before it."""
-
-
-def _outage(past: Sequence[Sent]) -> _Outage | None:
+def _unhinted(  # noqa: PLR0917  # what the next boundary is judged by
+    bucket: Bucket, past: Sequence[Sent], began: datetime, used: int, sent_at: datetime, now: datetime
+) -> datetime:
+    """Return when the next period begins, as far as refusals alone tell it: ``used`` calls passed in this one."""
     calls = list(past)
-    after, refusals, before = (_pop(calls, refused=refused) for refused in (False, True, False))
-    if not after or not refusals:
-        return None
-    began = before[0] if before else refusals[0]
-    return _Outage(refusals[0], refusals[-1], after[0], len(after), began, len(before))
-
-
-def _pop(calls: list[Sent], *, refused: bool) -> list[datetime]:
-    """Take the calls of one kind off the end; returns their starts, oldest first."""
-    taken = []
-    while calls and calls[-1].refused is refused:
-        taken.append(calls.pop().at)
-    return taken[::-1]
+    if not used:
+        take_last(calls, refused=True)  # those since the period's calls were used up
+    outage = latest_outage(calls)
+    if bucket.quota_period is None:
+        if used and outage is not None:
+            return _guess_period(bucket, outage, sent_at, now)
+        bucket.quota_from = _patience(bucket, now)  # it has not begun yet
+        return bucket.quota_from
+    length = timedelta(seconds=bucket.quota_period)
+    fitted = bucket.quota_from is not None and began - bucket.quota_from > 1.5 * length
+    if not used and outage is not None and not fitted:
+        return _guess_period(bucket, outage, sent_at, now)
+    if not used:  # the length has fitted before: the boundary lies elsewhere
+        bucket.quota_from = _patience(bucket, now)
+        return bucket.quota_from
+    bucket.quota_from = began
+    begin = began + length
+    return begin if begin > now else now + timedelta(seconds=_FIRST_WAIT)
 
 
 def _longer(seconds: float) -> float:

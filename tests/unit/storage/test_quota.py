@@ -13,7 +13,8 @@ from fakes.quota_simulation import Run, SlidingWindow
 
 from nanobatch_storage import quota
 from nanobatch_storage.domain import Bucket
-from nanobatch_storage.quota import Sent, Traffic
+from nanobatch_storage.quota import Traffic
+from nanobatch_storage.quota_history import Sent
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 SEEDS = range(1, 10)
@@ -55,14 +56,25 @@ def test_a_hidden_quota_is_used_up_to_its_bound_at_the_cost_of_few_refusals(name
     [
         (lambda _: TokenBucket(10, 50), 1.10, 0.03),
         (lambda _: TokenBucket(1, 10), 1.10, 0.04),
-        (lambda seed: FixedWindow(100, 10, phase(seed)), 1.45, 0.05),
-        (lambda seed: FixedWindow(60, 60, phase(seed, 60)), 1.10, 0.06),
+        (lambda seed: FixedWindow(100, 10, phase(seed)), 1.20, 0.03),
+        (lambda seed: FixedWindow(60, 60, phase(seed, 60)), 1.05, 0.05),
+        (lambda _: SlidingWindow(100, 10), 1.60, 0.04),
     ],
 )
 def test_a_provider_that_says_nothing_of_waiting_costs_little_more(make, ratio, share):
     runs = [Run(make(seed), seed, callers=4, hint=None) for seed in SEEDS]
     assert statistics.median(run.ratio for run in runs) <= ratio
     assert statistics.median(run.share for run in runs) <= share
+
+
+@pytest.mark.parametrize(("calls", "seconds"), [(40, 12), (30, 20), (20, 6), (60, 60)])
+def test_whatever_the_period_it_is_found_without_hints_and_then_used(calls, seconds):
+    runs = [
+        Run(FixedWindow(calls, seconds, phase(seed, seconds)), seed, calls=8 * calls, callers=4, hint=None)
+        for seed in SEEDS
+    ]
+    assert statistics.median(run.ratio for run in runs) <= 1.3
+    assert statistics.median(run.refused for run in runs) <= 18  # what it costs to find out, however few the calls are
 
 
 def test_hints_in_whole_seconds_are_as_good():
@@ -147,3 +159,38 @@ def test_a_long_hint_makes_a_period_whose_length_comes_with_the_next_one():
     assert (b.quota_calls, b.quota_period, b.quota_from) == (98, 10.0, after(20))
     used_up = Traffic(5, last=after(22), before=after(21.9), used=98)
     assert after(30) < quota.next_start(b, used_up, after(22)) < after(30.1)
+
+
+def test_however_often_it_was_refused_the_wait_has_an_end():
+    b = bucket()
+    b.refused_at, b.rate_limits = NOW, 5000
+    assert quota.learn(b, [], None, sent_at=after(1), now=after(1)).wait_until <= after(61)
+    b.refused_at, b.rate_limits = after(1), 5000
+    history = [Sent(after(1), refused=True)]
+    assert quota.learn(b, history, None, sent_at=after(62), now=after(62)).wait_until <= after(122)
+
+
+def test_refusals_that_last_make_a_period_of_what_had_passed_before():
+    b = bucket()
+    history = [Sent(after(n / 50), refused=False) for n in range(100)]
+    times = []
+    for sent in (2.0, 3.1, 4.7):
+        times.append(quota.learn(b, history, None, sent_at=after(sent), now=after(sent)).wait_until)
+        history.append(Sent(after(sent), refused=True))
+    assert times == [after(3.0), after(4.6), after(6.95)]
+    assert (b.quota_calls, b.quota_period, b.quota_from) == (100, None, after(6.95))
+    used_up = Traffic(5, last=after(9), before=after(8.9), used=100)
+    assert quota.next_start(b, used_up, after(9)) == after(9) + quota.PROBE_WAIT
+
+
+def test_a_period_that_was_only_supposed_is_given_up_when_the_second_call_after_it_is_refused():
+    b = bucket()
+    history = [Sent(after(n / 50), refused=False) for n in range(20)]
+    for sent in (0.5, 1.6, 3.2):
+        quota.learn(b, history, None, sent_at=after(sent), now=after(sent))
+        history.append(Sent(after(sent), refused=True))
+    assert b.quota_calls == 20
+    history.append(Sent(after(5.5), refused=False))
+    quota.learn(b, history, None, sent_at=after(5.9), now=after(5.9))
+    assert b.quota_calls is None
+    assert b.rate < 1

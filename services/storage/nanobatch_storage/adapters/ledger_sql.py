@@ -32,6 +32,7 @@ from nanobatch_storage.domain import (
 )
 from nanobatch_storage.errors import LeaseLostError
 from nanobatch_storage.policy import BucketEffect
+from nanobatch_storage.quota_history import Sent
 
 _LOOK = (
     select(
@@ -265,12 +266,12 @@ async def _refused(
 ) -> None:
     """Let the bucket learn from a failure that speaks of the key as a whole."""
     effect = policy.effect_of(failure.failure_class)
-    history: list[quota.Sent] = []
+    history: list[Sent] = []
     out = 0
     if effect is BucketEffect.RATE_LIMITED and attempt is not None:
         names = {"bucket_id": bucket.id, "since": tx.now - quota.HISTORY, "count": quota.MOST_HISTORY}
         found = await tx.connection.execute(_HISTORY, names)
-        history = [quota.Sent(row.start_time, row.outcome == FailureClass.RATE_LIMITED.value) for row in found][::-1]
+        history = [Sent(row.start_time, row.outcome == FailureClass.RATE_LIMITED.value) for row in found][::-1]
         out = await _calls_out(tx, execution) + 1  # with this one, which has been closed
     sent_at = attempt.start_time if attempt is not None else None
     pacing.refused(bucket, effect, failure, sent_at=sent_at, now=tx.now, out=out, history=history)
