@@ -59,12 +59,12 @@ TWINS: dict[str, Twin] = {
             ),
             Edit(
                 _LEDGER,
-                '        if row.charged is not None and row.outcome != "COMPLETED":\n            raise LeaseLostError\n',
+                '    if row.charged is not None and row.outcome != "COMPLETED":\n        return LeaseLostError()\n',
                 "",
             ),
             Edit(
                 _LEDGER,
-                "        if row.charged is None and row.lease_id != lease.lease_id:\n            raise LeaseLostError\n",
+                "    if row.charged is None and row.current_lease_id != lease.lease_id:\n        return LeaseLostError()\n",
                 "",
             ),
             Edit(

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
-from nanobatch_storage.adapters.batches import Batches
+from nanobatch_storage.adapters.batches import Batches, in_transaction
 from nanobatch_storage.adapters.tables import secrets
 from nanobatch_storage.errors import LeaseLostError
 
@@ -18,7 +18,7 @@ class Notes:
         self.batches = []
         self.gate = asyncio.Event()
         self.gate.set()
-        self.notes = Batches(database, self.work)
+        self.notes = Batches(database, in_transaction(database, self.work))
 
     async def work(self, tx, names):
         self.batches.append(list(names))

@@ -144,7 +144,7 @@ async def test_a_row_that_somebody_holds_makes_wait_and_no_longer_than_told(url)
 
 
 async def test_who_finds_no_free_connection_waits_for_a_while_and_is_told(url):
-    database = Database(PostgresEngine(make_url(url), pool_size=1, overflow=0, wait_seconds=0.2))
+    database = Database(PostgresEngine(make_url(url), pool_size=1, wait_seconds=0.2))
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def hold(tx):
@@ -178,7 +178,7 @@ async def test_calls_go_past_a_batch_that_waits_for_somebodys_lock(url, monkeypa
         return keys
 
     async with open_database(url) as database:
-        together = batches.Batches(database, work)
+        together = batches.Batches(database, batches.in_transaction(database, work))
         with outside(url) as somebody:
             somebody.execute("begin")
             somebody.execute("insert into secrets (name, record) values ('held', '{}')")

@@ -34,11 +34,9 @@ class Batches(Generic[Item, Outcome]):
     """Runs calls one batch after the other."""
 
     def __init__(
-        self,
-        database: Database,
-        work: Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Outcome | Exception]]],
+        self, database: Database, work: Callable[[Sequence[Item]], Awaitable[Sequence[Outcome | Exception]]]
     ) -> None:
-        """``work`` gets a transaction and the items, and returns for each its outcome or what to raise."""
+        """``work`` gets the items, and returns for each its outcome or what to raise. Its tasks are the database's."""
         self._database = database
         self._work = work
         self._waiting: deque[_Call[Item, Outcome]] = deque()
@@ -75,7 +73,7 @@ class Batches(Generic[Item, Outcome]):
             return
         outcomes: Sequence[Outcome | Exception]
         try:
-            outcomes = await self._database.write(lambda tx: self._work(tx, [call.item for call in batch]))
+            outcomes = await self._work([call.item for call in batch])
         except Exception as error:  # noqa: BLE001  # handed to those who asked
             if len(batch) > 1 and not isinstance(error, DatabaseUnavailableError):
                 for call in batch:  # who spoils a transaction spoils nobody else's
@@ -89,3 +87,14 @@ class Batches(Generic[Item, Outcome]):
                 call.done.set_exception(outcome)
             else:
                 call.done.set_result(outcome)
+
+
+def in_transaction(
+    database: Database, work: Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Outcome | Exception]]]
+) -> Callable[[Sequence[Item]], Awaitable[Sequence[Outcome | Exception]]]:
+    """Return ``work`` as a function of the items alone, each time in a transaction of its own."""
+
+    async def run(items: Sequence[Item]) -> Sequence[Outcome | Exception]:
+        return await database.write(lambda tx: work(tx, items))
+
+    return run

@@ -41,15 +41,15 @@ def connection_arguments(url: URL) -> dict[str, Any]:
 class PostgresEngine:
     """See :class:`nanobatch_storage.adapters.database.SqlEngine`."""
 
-    def __init__(self, url: URL, *, pool_size: int = 10, overflow: int = 10, wait_seconds: float = 10) -> None:
-        """Connect when first used: up to ``pool_size`` connections stay, and ``overflow`` more under load.
+    def __init__(self, url: URL, *, pool_size: int = 20, wait_seconds: float = 10) -> None:
+        """Connect when first used: up to ``pool_size`` connections, which stay. Opening one costs more than a picture.
 
         Who finds all of them taken waits for ``wait_seconds``, then gets a TimeoutError.
         """
         self._engine = create_async_engine(
             url.set(drivername="postgresql+psycopg"),
             pool_size=pool_size,
-            max_overflow=overflow,
+            max_overflow=0,
             pool_timeout=wait_seconds,
             hide_parameters=True,  # prompts and keys' records do not belong in an error's text, which is logged
             connect_args=connection_arguments(url),

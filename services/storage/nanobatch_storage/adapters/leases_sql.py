@@ -11,7 +11,7 @@ from sqlalchemy import BindParameter, ColumnElement, bindparam, case, func, sele
 
 from nanobatch_storage import quota
 from nanobatch_storage.adapters import rows, starting_sql
-from nanobatch_storage.adapters.batches import Batches
+from nanobatch_storage.adapters.batches import Batches, in_transaction
 from nanobatch_storage.adapters.database import Database, Transaction
 from nanobatch_storage.adapters.tables import ACTIVE, PENDING, PROCESSING, buckets, executions, results
 from nanobatch_storage.adapters.taking_sql import UNSUSPECTED, Order, Taking, crashes_below, in_flight
@@ -90,7 +90,9 @@ class SqlLeases:
         self._duration = duration
         self._loop_lag = loop_lag
         self._turns = Turns()
-        self._extensions: Batches[Sequence[LeaseRef], list[LeaseRef]] = Batches(database, self._extend)
+        self._extensions: Batches[Sequence[LeaseRef], list[LeaseRef]] = Batches(
+            database, in_transaction(database, self._extend)
+        )
 
     async def take(self, slots: int, suspects: int = 0) -> Taken:
         """Lease up to ``slots`` results, at most ``suspects`` of them suspects: fairly, inside windows and caps."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Integer, bindparam, select
+from sqlalchemy import Integer, Row, bindparam, select
 
 from nanobatch_runtime.failpoints import failpoint
 from nanobatch_runtime.ids import is_id
 from nanobatch_storage import pacing, policy, quota
 from nanobatch_storage.adapters import closing_sql, fence_sql, jobs_sql, rows, starting_sql
-from nanobatch_storage.adapters.batches import Batches
+from nanobatch_storage.adapters.batches import Batches, in_transaction
 from nanobatch_storage.adapters.database import Database, Transaction
 from nanobatch_storage.adapters.tables import ABANDONED, attempts, executions, results
 from nanobatch_storage.domain import (
@@ -36,16 +37,18 @@ from nanobatch_storage.quota_history import Sent
 
 _LOOK = (
     select(
-        results.c.user_id,
-        results.c.execution_id,
-        results.c.lease_id,
-        results.c.state,
         attempts.c.id.label("attempt_id"),
+        attempts.c.result_id,
+        attempts.c.lease_id,
         attempts.c.charged,
         attempts.c.outcome,
+        results.c.user_id,
+        results.c.execution_id,
+        results.c.lease_id.label("current_lease_id"),
+        results.c.state,
     )
-    .join(attempts, attempts.c.result_id == results.c.id)
-    .where(results.c.id == bindparam("result_id"), attempts.c.lease_id == bindparam("lease_id"))
+    .join(results, results.c.id == attempts.c.result_id)
+    .where(attempts.c.id.in_(bindparam("ids", expanding=True)))
 )
 _OF_RESULT = select(executions).where(
     executions.c.id == select(results.c.execution_id).where(results.c.id == bindparam("result_id")).scalar_subquery()
@@ -68,8 +71,13 @@ class SqlLedger:
     def __init__(self, database: Database) -> None:
         """Write to ``database``. Starts, and completions, that come together are done together."""
         self._database = database
-        self._starts: Batches[starting_sql.Start, starting_sql.Started] = Batches(database, starting_sql.start)
-        self._completions: Batches[closing_sql.Finished, closing_sql.Done] = Batches(database, closing_sql.complete)
+        self._starts: Batches[starting_sql.Start, starting_sql.Started] = Batches(
+            database, in_transaction(database, starting_sql.start)
+        )
+        self._completions: Batches[closing_sql.Finished, closing_sql.Done] = Batches(
+            database, in_transaction(database, closing_sql.complete)
+        )
+        self._checks: Batches[tuple[LeaseRef, str], Opening] = Batches(database, self._check)
 
     async def start(self, lease: LeaseRef, bucket_id: str, ended: EndedCall | None = None) -> str:
         """Open the attempt of a lease and return its id; again the same id. Raises LeaseLostError, WindowFullError."""
@@ -112,17 +120,12 @@ class SqlLedger:
 
         A look before the bytes are written; :meth:`complete` checks again.
         """
-        if not (is_id(lease.result_id) and is_id(lease.lease_id)):
-            raise LeaseLostError
-        found = await self._database.look(_LOOK, {"result_id": lease.result_id, "lease_id": lease.lease_id})
-        if not found or found[0].attempt_id != attempt_id:
-            raise LeaseLostError
-        row = found[0]
-        if row.charged is not None and row.outcome != "COMPLETED":
-            raise LeaseLostError
-        if row.charged is None and row.lease_id != lease.lease_id:
-            raise LeaseLostError
-        return Opening(row.user_id, row.execution_id, ResultState(row.state) if row.charged else None)
+        return await self._checks.do((lease, attempt_id))
+
+    async def _check(self, asked: Sequence[tuple[LeaseRef, str]]) -> list[Opening | Exception]:
+        ids = {attempt_id for _, attempt_id in asked if is_id(attempt_id)}
+        found = {row.attempt_id: row for row in await self._database.look(_LOOK, {"ids": list(ids)})} if ids else {}
+        return [_opening(lease, found.get(attempt_id)) for lease, attempt_id in asked]
 
     async def complete(self, completion: Completion, pictures: Sequence[Image]) -> Completed:
         """Commit a picture under its fence. Raises LeaseLostError."""
@@ -241,6 +244,16 @@ class SqlLedger:
             await rows.save(tx, [bucket])
 
         await self._database.write(work)
+
+
+def _opening(lease: LeaseRef, row: Row[Any] | None) -> Opening | LeaseLostError:
+    if row is None or (row.result_id, row.lease_id) != (lease.result_id, lease.lease_id):
+        return LeaseLostError()
+    if row.charged is not None and row.outcome != "COMPLETED":
+        return LeaseLostError()
+    if row.charged is None and row.current_lease_id != lease.lease_id:
+        return LeaseLostError()
+    return Opening(row.user_id, row.execution_id, ResultState(row.state) if row.charged else None)
 
 
 async def _lock_around(tx: Transaction, lease: LeaseRef, effect: BucketEffect) -> tuple[Bucket | None, list[Execution]]:
