@@ -8,32 +8,10 @@ be asked for.
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from nanobatch_generator.domain import EndedCall
-
-
-class Turns:
-    """The results of a bucket whose provider allows a pace: one asks for leave at a time, first come, first served."""
-
-    def __init__(self) -> None:
-        """Start with none."""
-        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-
-    def are_kept(self, bucket_id: str) -> bool:
-        """Whether somebody waits for leave: whoever comes now is behind."""
-        return bucket_id in self._locks
-
-    @asynccontextmanager
-    async def turn(self, bucket_id: str) -> AsyncGenerator[None]:
-        """Wait for one's turn, and have it while the context is open."""
-        lock = self._locks.setdefault(bucket_id, asyncio.Lock())
-        async with lock:
-            yield
 
 
 class Places:

@@ -31,11 +31,12 @@ from nanobatch_generator.finish import Finish
 from nanobatch_generator.inputs import Inputs
 from nanobatch_generator.latency import Latencies
 from nanobatch_generator.patience import patiently
-from nanobatch_generator.places import Places, Turns
+from nanobatch_generator.places import Places
 from nanobatch_generator.ports import Caller, LeaseSource, Provider, Spare
 from nanobatch_generator.running import Phase, Work
 from nanobatch_generator.spool import Spool, SpoolEntry
 from nanobatch_generator.tasks import await_task
+from nanobatch_generator.turns import Turns
 from nanobatch_runtime.errors import NanobatchError, RemoteError
 from nanobatch_runtime.failpoints import failpoint
 from nanobatch_runtime.keyring import Identity, Keyring, SealBrokenError, UnknownKeyError
@@ -191,21 +192,25 @@ class Render:
             _log.warning("lease.unreleased", count=1, error=str(error))
 
     async def _leave(self, bucket_id: str, ask: Callable[[], Awaitable[str]]) -> str:
-        """Ask for leave to start; where the pace of the bucket puts it off, wait for that, one after the other."""
+        """Ask for leave to start; where the pace of the bucket puts it off, wait for that, few at a time."""
         if not self._turns.are_kept(bucket_id):
             try:
                 return await patiently(ask)
             except WindowFullError as full:
                 if full.retry_after is None:
                     raise
-        async with self._turns.turn(bucket_id):
+        async with self._turns.turn(bucket_id) as turn:
             while True:
                 try:
-                    return await patiently(ask)
+                    attempt_id = await patiently(ask)
                 except WindowFullError as full:
                     if full.retry_after is None:
                         raise
+                    turn.put_off()
                     await asyncio.sleep(full.retry_after.total_seconds())
+                else:
+                    turn.given()
+                    return attempt_id
 
     async def _end_call(self, ended: EndedCall, lease: Lease) -> None:
         """Let the next call begin while this picture is finished."""

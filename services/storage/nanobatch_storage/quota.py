@@ -66,6 +66,11 @@ class Traffic:
     used: int = 0
     """Accepted starts since the period began (see :func:`period_start`)."""
 
+    def with_start(self, at: datetime) -> Traffic:
+        """Return the traffic with one more call, whose start is ``at``."""
+        times = sorted(time for time in (self.before, self.last, at) if time is not None)
+        return Traffic(self.out + 1, times[-1], times[-2] if len(times) > 1 else None, self.used + 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Lesson:

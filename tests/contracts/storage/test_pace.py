@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -169,3 +170,20 @@ async def test_another_bucket_is_not_held_back(pace):
     for lease in taken:
         if lease.execution.id == other.id:
             assert await pace.ledger.start(LeaseRef(lease.result.id, lease.result.lease_id), other.bucket_id)
+
+
+async def test_calls_that_start_together_keep_the_pace_as_those_that_come_one_by_one(pace):
+    leases = await pace.take()
+    await pace.store.set_bucket(
+        pace.execution.bucket_id,
+        refused_at=pace.store.clock.now(),
+        quota_calls=5,
+        quota_period=60.0,
+        quota_from=pace.store.clock.now(),
+        rate=1000.0,
+    )
+    pace.passes(1)
+    outcomes = await asyncio.gather(*map(pace.start, leases), return_exceptions=True)
+    assert len(leases) == 10
+    assert sum(isinstance(outcome, str) for outcome in outcomes) == 5
+    assert sum(isinstance(outcome, LeaseLostError) for outcome in outcomes) == 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import bindparam, func, select, tuple_, update
@@ -95,6 +96,7 @@ class _Starting:
         self._held = held
         self._new: list[Attempt] = []
         self._out_elsewhere: dict[str, int] | None = None
+        self._traffic: dict[str, quota.Traffic] = {}
 
     async def start(self, lease: LeaseRef, bucket_id: str) -> str:
         """Return the id of the lease's attempt. Raises LeaseLostError, WindowFullError."""
@@ -142,6 +144,8 @@ class _Starting:
         execution.open_attempts += 1
         self._held.attempts[lease] = attempt
         self._new.append(attempt)
+        if bucket.id in self._traffic:
+            self._traffic[bucket.id] = self._traffic[bucket.id].with_start(start_at)
         return attempt.id
 
     async def add(self) -> None:
@@ -162,8 +166,10 @@ class _Starting:
         now = self._tx.now
         if not quota.is_paced(bucket, out, now):
             return now
-        await self.add()
-        start_at = quota.next_start(bucket, await traffic_of(self._tx, bucket, out), now)
+        if bucket.id not in self._traffic:  # looked up once; what starts in this transaction is counted along
+            await self.add()
+            self._traffic[bucket.id] = await traffic_of(self._tx, bucket, out)
+        start_at = quota.next_start(bucket, replace(self._traffic[bucket.id], out=out), now)
         if start_at > now + _HELD and not bucket.is_cooling(now):
             pacing.cool(bucket, start_at, WaitReason.PACED)  # so that nobody asks before, and readers are told
             await rows.save(self._tx, [bucket])
