@@ -13,7 +13,9 @@ import structlog
 import uvicorn
 
 from nanobatch_runtime import child, logs
+from nanobatch_runtime.errors import UnavailableError
 from nanobatch_runtime.lifecycle import cancel, wait_for_signal
+from nanobatch_runtime.observing import observing
 from nanobatch_runtime.settings import SettingsError, load
 from nanobatch_web.app import make_app
 from nanobatch_web.settings import MOUNT, WebSettings
@@ -66,27 +68,37 @@ def _listen(address: str) -> socket.socket:
 
 async def _serve(settings: WebSettings, listening: socket.socket) -> int:
     port = int(listening.getsockname()[1])
-    app = make_app(settings, port)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=3,
-        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
-    )
-    server = _Server(config)
+    try:
+        async with observing(settings.metrics) as observed:
+            app = make_app(settings, port)
+            config = uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=3,
+                h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+            )
+            server = _Server(config)
+            observed.ready_when(lambda: server.started and not server.should_exit)
+            host = settings.listen.rpartition(":")[0]
+            _log.info("web.listening", address=f"http://{host}:{port}{MOUNT}/")
+            await _until_signalled(server, listening)
+    except UnavailableError as error:
+        _log.error("web.cannot_serve", reason=error.reason, message=error.message)  # no trace needed
+        return 1
+    return 0
+
+
+async def _until_signalled(server: uvicorn.Server, listening: socket.socket) -> None:
     signalled = asyncio.create_task(wait_for_signal(), name="signal")
     serving = asyncio.create_task(server.serve(sockets=[listening]), name="web")
-    host = settings.listen.rpartition(":")[0]
-    _log.info("web.listening", address=f"http://{host}:{port}{MOUNT}/")
     try:
         await asyncio.wait({signalled, serving}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
     finally:
         await cancel(signalled)
-    return 0
 
 
 class _Server(uvicorn.Server):

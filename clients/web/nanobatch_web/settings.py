@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from nanobatch_runtime.addresses import check_address, is_loopback
-from nanobatch_runtime.settings import Settings
+from nanobatch_runtime.settings import ObservedSettings
 
 MOUNT = "/nano-banana"
 """Where the page lives, as in the seeds' addresses."""
@@ -18,7 +18,7 @@ OWN = f"{MOUNT}/nb"
 LOGIN, LOGOUT = f"{MOUNT}/login", f"{MOUNT}/logout"
 
 
-class WebSettings(Settings):
+class WebSettings(ObservedSettings):
     """The web front end's settings; the only reader of its environment."""
 
     listen: str = Field("127.0.0.1:7860", validation_alias="NANOBATCH_WEB")

@@ -21,6 +21,7 @@ from nanobatch_runtime import lifecycle, logs
 from nanobatch_runtime.bus import MemoryBus
 from nanobatch_runtime.errors import NanobatchError
 from nanobatch_runtime.lifecycle import LoopLag, cancel, wait_for_signal
+from nanobatch_runtime.observing import observing
 from nanobatch_runtime.scratch import scratch_folder
 from nanobatch_runtime.settings import SettingsError, load
 from nanobatch_storage.settings import StorageSettings
@@ -29,9 +30,12 @@ _log = structlog.get_logger("nanobatch.embedded")
 
 
 @asynccontextmanager
-async def open_embedded(settings: EmbeddedSettings) -> AsyncGenerator[nanobatch_gateway.wiring.App]:
+async def open_embedded(
+    settings: EmbeddedSettings, lag: LoopLag | None = None
+) -> AsyncGenerator[nanobatch_gateway.wiring.App]:
     """Run storage, a generator and the gateway while the context is open; leaving it drains them in reverse order.
 
+    ``lag`` is a measurement of this loop that goes on already.
     Raises NanobatchError where the data folder is in use, its key file unusable or an address taken; SettingsError.
     """
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -39,7 +43,7 @@ async def open_embedded(settings: EmbeddedSettings) -> AsyncGenerator[nanobatch_
     async with AsyncExitStack() as stack:
         # Not in the data folder: its path may be longer than a socket's address can be (108 bytes).
         sockets = stack.enter_context(scratch_folder("sockets"))
-        lag = await stack.enter_async_context(LoopLag().measuring())
+        lag = lag or await stack.enter_async_context(LoopLag().measuring())
         storage_door, generator_door = f"unix:{sockets / 'storage'}", f"unix:{sockets / 'generator'}"
         # One process needs no Redis, whatever the environment says of one.
         alone = {"redis_url": "", "redis_host": "", "log_level": settings.log_level}
@@ -80,7 +84,11 @@ async def _serve(settings: EmbeddedSettings) -> None:
         async with AsyncExitStack() as stack:
             # Before all else: a taken address is told before anything was started.
             door = None if settings.web == "off" else stack.enter_context(page.open_socket(settings.web))
-            app = await stack.enter_async_context(open_embedded(settings))
+            lag = await stack.enter_async_context(LoopLag().measuring())
+            observed = await stack.enter_async_context(observing(settings.metrics, lag=lag))
+            app = await stack.enter_async_context(open_embedded(settings, lag))
+            # The gateway opens last and closes first, and serves when it has met storage: it speaks for all three.
+            observed.ready_when(lambda: app.server.serving)
             await app.started
             if door is not None:
                 await stack.enter_async_context(page.supervised(door, app.address, app.public_url, settings.log_level))
@@ -91,6 +99,8 @@ async def _serve(settings: EmbeddedSettings) -> None:
             _say(f"  gRPC  {app.address}")
             if app.http_address:
                 _say(f"  HTTP  http://{app.http_address}/docs")
+            if observed.address:
+                _say(f"  look  http://{observed.address}/metrics")
             _say("Try, in another shell:  .venv/bin/nanobatch run examples/prompts.txt -o pictures/")
             _say("Stop with Ctrl-C: what is unfinished goes on at the next start.")
             await signalled

@@ -87,6 +87,7 @@ async def _run(listening: socket.socket, gateway: str, pictures: str, log_level:
             "NANOBATCH_GATEWAY_TARGET": gateway,
             "NANOBATCH_PUBLIC_URL": pictures,
             "NANOBATCH_LOG_LEVEL": log_level,
+            "NANOBATCH_METRICS": "",  # that port is ours
         },
         stdin=asyncio.subprocess.DEVNULL,
         pass_fds=[listening.fileno()],

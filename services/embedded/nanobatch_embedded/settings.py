@@ -8,10 +8,10 @@ from pydantic import Field, SecretStr, field_validator
 
 from nanobatch_runtime.addresses import check_address, is_loopback
 from nanobatch_runtime.redis import RedisSettings
-from nanobatch_runtime.settings import Settings
+from nanobatch_runtime.settings import ObservedSettings, Settings
 
 
-class EmbeddedSettings(Settings):
+class EmbeddedSettings(ObservedSettings):
     """Settings of ``nanobatch up``; each field names its variable."""
 
     data_dir: Path = Field(default=Path("data"), validation_alias="NANOBATCH_DATA_DIR")

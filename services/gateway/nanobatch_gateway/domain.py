@@ -293,6 +293,8 @@ class WatchMessage:
     """The whole message: a protobuf message in pieces one after the other is the message."""
     pictures: PicturesOfResult | None = None
     """Set where it tells of a result with pictures; each watcher gets addresses of its own."""
+    changed_at: float = 0.0
+    """When storage heard of the change, in seconds since 1970 by its clock; 0: not known, or long ago."""
 
     def with_stats(self, stats: bytes) -> WatchMessage:
         """Return the message with other counts."""

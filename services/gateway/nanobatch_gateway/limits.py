@@ -164,6 +164,11 @@ class SharedLimits:
         else:
             self._window.note(key)
 
+    @property
+    def shared(self) -> bool:
+        """Whether Redis has answered lately."""
+        return self._answers
+
     def share(self, allowance: int) -> int:
         """Return what this gateway lets through by its own count.
 

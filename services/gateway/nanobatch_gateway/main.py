@@ -13,6 +13,7 @@ from nanobatch_gateway.wiring import open_app
 from nanobatch_runtime import logs
 from nanobatch_runtime.errors import NanobatchError
 from nanobatch_runtime.lifecycle import cancel, wait_for_signal
+from nanobatch_runtime.observing import observing
 from nanobatch_runtime.settings import SettingsError, load
 
 _log = structlog.get_logger("nanobatch.gateway")
@@ -37,7 +38,8 @@ def run(settings: GatewaySettings) -> int:
 async def _serve(settings: GatewaySettings) -> int:
     signalled = asyncio.create_task(wait_for_signal(), name="signal")
     try:
-        async with open_app(settings) as app:
+        async with observing(settings.metrics) as observed, open_app(settings) as app:
+            observed.ready_when(lambda: app.server.serving)
             _log.info("gateway.listening", address=app.address, http=app.http_address)
             await asyncio.wait({signalled, app.started}, return_when=asyncio.FIRST_COMPLETED)
             if app.started.done():

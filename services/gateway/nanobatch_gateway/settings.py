@@ -12,7 +12,7 @@ from nanobatch_gateway import tokens
 from nanobatch_runtime.addresses import check_address, is_loopback
 from nanobatch_runtime.keyring import Keyring
 from nanobatch_runtime.redis import RedisSettings
-from nanobatch_runtime.settings import TokenSetting
+from nanobatch_runtime.settings import ObservedSettings, TokenSetting
 
 _AUTHORITY = r"(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?"
 _ORIGIN = re.compile(rf"https?://{_AUTHORITY}")
@@ -20,7 +20,7 @@ _PUBLIC_URL = re.compile(rf"https?://{_AUTHORITY}(?:/[A-Za-z0-9._~/-]*)?")
 _EVERY_ADDRESS = ("0.0.0.0", "[::]", "[::0]")  # noqa: S104  # to recognise them
 
 
-class GatewaySettings(RedisSettings):
+class GatewaySettings(RedisSettings, ObservedSettings):
     """The gateway's settings; the only reader of its environment."""
 
     listen: str = Field("127.0.0.1:50051", validation_alias="NANOBATCH_GATEWAY_GRPC")

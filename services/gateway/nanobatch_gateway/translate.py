@@ -280,7 +280,7 @@ def stored_execution(response: storage_pb2.GetExecutionResponse) -> StoredExecut
     )
 
 
-def watch_update(message: execution_service_pb2.WatchExecutionResponse) -> Update:
+def watch_update(message: execution_service_pb2.WatchExecutionResponse, changed_at: float) -> Update:
     """Return a step of a watch, serialised; ``message`` is taken apart."""
     kind = message.WhichOneof("update")
     row_id = message.result.id if kind == "result" else message.progress.result_id if kind == "progress" else ""
@@ -288,7 +288,9 @@ def watch_update(message: execution_service_pb2.WatchExecutionResponse) -> Updat
     message.ClearField("stats")
     body = message.SerializeToString()
     pictures = pictures_of(message.result) if kind == "result" else None
-    return Update(message.revision, row_id, WatchMessage(message.revision, body, body + stats, pictures), stats)
+    return Update(
+        message.revision, row_id, WatchMessage(message.revision, body, body + stats, pictures, changed_at), stats
+    )
 
 
 def pictures_of(result: execution_pb2.Result) -> PicturesOfResult | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from contextvars import Context
@@ -23,6 +24,7 @@ from nanobatch_gateway.feed import Feed, WatchLimits
 from nanobatch_gateway.ports import Changes, Executions, Presence
 from nanobatch_runtime.errors import NanobatchError
 from nanobatch_runtime.lifecycle import cancel
+from nanobatch_runtime.metrics import EVENT_LAG, WATCHERS
 
 Send = Callable[[WatchMessage], Awaitable[None]]
 
@@ -67,10 +69,15 @@ class WatchExecution:
         # Some earlier than others: those who came together need not come back together.
         lasting = self._lasting * random.uniform(0.9, 1)  # noqa: S311  # spreads load, guards nothing
         try:
-            async with aclosing(feed.replica.watch(after_revision, lasting=lasting, moved=_long_enough)) as messages:
-                async for message in messages:
-                    await send(message)
-                    seen = max(seen, message.revision)
+            with WATCHERS.track_inprogress():
+                async with aclosing(
+                    feed.replica.watch(after_revision, lasting=lasting, moved=_long_enough)
+                ) as messages:
+                    async for message in messages:
+                        await send(message)
+                        seen = max(seen, message.revision)
+                        if message.changed_at and message.revision > known:  # what was there before is no news
+                            EVENT_LAG.observe(max(0.0, time.time() - message.changed_at))
         except ReaderTooSlowError as error:
             raise WatcherTooSlowError(error.message, metadata={"revision": str(seen)}) from None
         finally:

@@ -78,6 +78,7 @@ from nanobatch_gateway.validation import Validator
 from nanobatch_gateway.watch import WatchExecution
 from nanobatch_runtime.clock import Clock, SystemClock
 from nanobatch_runtime.lifecycle import cancel
+from nanobatch_runtime.metrics import REDIS_UP
 from nanobatch_runtime.pictures import PictureChecker, PictureLimits
 from nanobatch_runtime.rpc import options
 from nanobatch_runtime.rpc.channel import open_channel
@@ -169,7 +170,7 @@ async def open_app(
         server = RpcServer(
             settings.listen,
             SERVICE_NAMES,
-            reflect=True,
+            public=True,
             connection_age=options.PUBLIC_CONNECTION_AGE,
             longest_stream=watch_lasting or settings.watch,
             interceptors=[
@@ -284,7 +285,9 @@ async def _open_limits(settings: GatewaySettings, stack: AsyncExitStack) -> Limi
     if not settings.redis:
         return OwnLimits(allowances)
     counters = await stack.enter_async_context(open_counters(settings.redis))
-    return await stack.enter_async_context(SharedLimits(allowances, counters).beating())
+    limits = await stack.enter_async_context(SharedLimits(allowances, counters).beating())
+    stack.enter_context(REDIS_UP.of(lambda: {("gateway",): limits.shared}))
+    return limits
 
 
 async def _start(startup: Startup, server: RpcServer) -> None:

@@ -13,6 +13,7 @@ from nanobatch_generator.wiring import open_app
 from nanobatch_runtime import logs
 from nanobatch_runtime.errors import NanobatchError
 from nanobatch_runtime.lifecycle import wait_for_signal
+from nanobatch_runtime.observing import observing
 from nanobatch_runtime.settings import SettingsError, load
 
 _log = structlog.get_logger("nanobatch.generator")
@@ -20,7 +21,8 @@ _log = structlog.get_logger("nanobatch.generator")
 
 async def serve(settings: GeneratorSettings) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
-    async with open_app(settings) as app:
+    async with observing(settings.metrics) as observed, open_app(settings) as app:
+        observed.ready_when(lambda: app.server.serving)
         _log.info("generator.serving", address=settings.listen, port=app.port, storage=settings.storage_target)
         signal = await wait_for_signal()
         _log.info("generator.stopping", signal=signal)

@@ -13,6 +13,7 @@ from datetime import timedelta
 import structlog
 
 from nanobatch_catalog import find_model, output_token_limit
+from nanobatch_generator import tally
 from nanobatch_generator.domain import (
     Accepted,
     Charged,
@@ -40,6 +41,7 @@ from nanobatch_generator.turns import Turns
 from nanobatch_runtime.errors import NanobatchError, RemoteError
 from nanobatch_runtime.failpoints import failpoint
 from nanobatch_runtime.keyring import Identity, Keyring, SealBrokenError, UnknownKeyError
+from nanobatch_runtime.metrics import LEASES_LOST
 
 _log = structlog.get_logger("nanobatch.render")
 
@@ -83,12 +85,15 @@ class Render:
         try:
             failure = await self._try(work)
             if failure is None:
+                tally.finished(work)
                 _log.info("result.finished", attempt=work.attempt_id, state=work.state, seconds=_seconds(work), **facts)
                 return
             ref, attempt_id = work.lease.ref, work.attempt_id
             state = await patiently(lambda: self._leases.fail(ref, attempt_id, failure))
             self._places.hand_over(work.lease.bucket_id, None)
+            tally.failed(work, failure)
         except LeaseLostError:
+            LEASES_LOST.inc()
             _log.info("lease.lost", phase=work.phase.name, **facts)
         except RemoteError as error:
             # Storage refuses to hear of it: the lease runs out, and the attempt closes as one that may be charged.
@@ -123,6 +128,7 @@ class Render:
         else:
             done = answer
         work.answered(done.usage)
+        tally.answered(work)
         self._latencies.note(lease.model, work.elapsed)
         entry = SpoolEntry(
             folder=self._spool.folder,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from enum import Enum
@@ -106,6 +107,11 @@ class InFlight:
     def of_execution(self, execution_id: str) -> list[Work]:
         """Return the work for one execution."""
         return [work for work in self._works.values() if work.lease.execution_id == execution_id]
+
+    def by_phase(self) -> dict[tuple[str, ...], float]:
+        """Return how many are in each phase; may be asked from another thread."""
+        counts = Counter(work.phase for work in list(self._works.values()))
+        return {(phase.name,): float(counts[phase]) for phase in Phase}
 
     def count(self, phase: Phase) -> int:
         """Return how many are in ``phase``."""

@@ -12,10 +12,10 @@ from nanobatch_runtime.addresses import check_address
 from nanobatch_runtime.keyring import Keyring
 from nanobatch_runtime.redis import RedisSettings
 from nanobatch_runtime.rpc.service_token import require_closed_door
-from nanobatch_runtime.settings import TokenSetting
+from nanobatch_runtime.settings import ObservedSettings, TokenSetting
 
 
-class GeneratorSettings(RedisSettings):
+class GeneratorSettings(RedisSettings, ObservedSettings):
     """One generator's settings; each field names its variable."""
 
     listen: str = Field(default="127.0.0.1:50052", validation_alias="NANOBATCH_GENERATOR_GRPC")

@@ -165,10 +165,11 @@ def update_from_proto(message: execution_service_pb2.WatchChangesResponse) -> Up
         waiting = _waiting_from_proto(update.result.waiting) if update.result.HasField("waiting") else None
     elif kind == "progress":
         row_id = update.progress.result_id
+    changed = message.change_time if message.HasField("change_time") else None
     return Update(
         revision=update.revision,
         row_id=row_id,
-        message=generator_service_pb2.WatchProgressResponse(update=update),
+        message=generator_service_pb2.WatchProgressResponse(update=update, change_time=changed),
         stats=update.stats,
         processing=update.stats.processing,
         running=kind == "result" and update.result.state == execution_pb2.RESULT_STATE_PROCESSING,

@@ -35,6 +35,7 @@ from nanobatch_generator.translate import WatchMessages
 from nanobatch_generator.worker import Worker
 from nanobatch_runtime.clock import SystemClock
 from nanobatch_runtime.lifecycle import cancel
+from nanobatch_runtime.metrics import LEASES_HELD, REDIS_UP, SLOTS
 from nanobatch_runtime.pictures import PictureChecker
 from nanobatch_runtime.redis import RedisPubSub
 from nanobatch_runtime.rpc import options
@@ -121,6 +122,8 @@ async def open_app(
             latencies=latencies,
             spare=spare or _spare_processes(settings),
         )
+        stack.enter_context(LEASES_HELD.of(in_flight.by_phase))
+        stack.enter_context(SLOTS.of(lambda: {(): settings.concurrency}))
         worker = Worker(
             leases=leases,
             render=render,
@@ -132,7 +135,9 @@ async def open_app(
         )
         peers = None
         if settings.redis:
-            peers = RedisPeers(await stack.enter_async_context(RedisPubSub.connected(settings.redis)))
+            pubsub = await stack.enter_async_context(RedisPubSub.connected(settings.redis))
+            stack.enter_context(REDIS_UP.of(lambda: {("generator",): pubsub.up}))
+            peers = RedisPeers(pubsub)
         progress = Progress(
             changes=changes,
             messages=WatchMessages(),

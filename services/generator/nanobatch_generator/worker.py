@@ -24,6 +24,7 @@ from nanobatch_generator.render import Render
 from nanobatch_generator.running import InFlight, Phase, Work
 from nanobatch_runtime.errors import NanobatchError
 from nanobatch_runtime.failpoints import failpoint
+from nanobatch_runtime.metrics import LEASES_LOST
 
 _log = structlog.get_logger("nanobatch.worker")
 
@@ -78,6 +79,7 @@ class Worker:
         """Abort the call under a lost lease. A picture that has arrived goes on: the fence decides, it is paid for."""
         work = self._in_flight.find(ref)
         if work is not None and work.phase is not Phase.FINISHING:
+            LEASES_LOST.inc()
             _log.warning("lease.lost", result=ref.result_id, phase=work.phase.name)
             work.abort()
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import pydantic_settings
-from pydantic import AfterValidator, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from nanobatch_runtime.addresses import check_address
 
 SECRETS_DIR_VARIABLE = "NANOBATCH_SECRETS_DIR"
 """Names a folder in which a file stands for the variable of its name: a mounted Kubernetes Secret, say."""
@@ -39,6 +41,24 @@ class Settings(BaseSettings):
     """Base of every service's settings class. Fields name their variable as ``validation_alias``."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class ObservedSettings(Settings):
+    """Settings of a process that shows how it is."""
+
+    metrics: str = Field(default="", validation_alias="NANOBATCH_METRICS")
+    """Listen address of metrics and health over HTTP, ``host:port``; empty: there is none."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _is_host_and_port(cls, value: str) -> str:
+        value = value.strip()
+        if value.lower() in {"", "off"}:
+            return ""
+        if value.startswith("unix:"):
+            message = "who collects metrics needs host:port, like 127.0.0.1:9090, or off."
+            raise ValueError(message)
+        return check_address(value)
 
 
 S = TypeVar("S", bound=Settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncGenerator, Iterator
 from datetime import timedelta
 
@@ -55,8 +56,9 @@ async def watch(
             raise RevisionUnknownError(
                 f"The highest revision of this execution is {head}.", metadata={"revision": str(head)}
             )
+        looked_at, changed_at = time.time(), 0.0
         while True:
-            for change in _ascending(found, cursor):
+            for change in _ascending(found, cursor, changed_at):
                 yield change
             cursor = found.upto
             if found.waiting != waiting:
@@ -66,7 +68,8 @@ async def watch(
             if found.is_complete and execution.is_final and execution.open_attempts == 0:
                 return
             if found.is_complete:
-                await _hint_or_time(hints, draining)
+                heard = await _hint_or_time(hints, draining)
+                changed_at, looked_at = hints.heard_at if heard else looked_at, time.time()
             if draining.is_set():
                 raise WatchMovedError("This server is going down; watch on.", metadata={"revision": str(cursor)})
             if clock() > until:
@@ -78,24 +81,23 @@ async def watch(
                 raise
 
 
-def _ascending(found: Changes, cursor: int) -> Iterator[Change]:
+def _ascending(found: Changes, cursor: int, changed_at: float) -> Iterator[Change]:
     execution = found.view.execution
-    changed = [Change(shown.result.revision, execution, shown) for shown in found.results]
+    changed = [Change(shown.result.revision, execution, shown, changed_at) for shown in found.results]
     if cursor < execution.own_revision <= found.upto:
-        changed.append(Change(execution.own_revision, execution, execution))
+        changed.append(Change(execution.own_revision, execution, execution, changed_at))
         changed.sort(key=lambda change: change.revision)
     yield from changed
 
 
-async def _hint_or_time(hints: Subscription, draining: asyncio.Event) -> None:
-    """Wait for a hint, for the end of this server, or for the time of the next look anyway."""
+async def _hint_or_time(hints: Subscription, draining: asyncio.Event) -> bool:
+    """Wait for a hint, for the end of this server, or for the time of the next look anyway; whether it was a hint."""
     pause = timedelta(seconds=random.uniform(*_REPOLL))  # noqa: S311  # spreads load, guards nothing
-    waits = [
-        asyncio.create_task(hints.wait(pause), name="watch-hint"),
-        asyncio.create_task(draining.wait(), name="watch-draining"),
-    ]
+    hinted = asyncio.create_task(hints.wait(pause), name="watch-hint")
+    drained = asyncio.create_task(draining.wait(), name="watch-draining")
     try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((hinted, drained), return_when=asyncio.FIRST_COMPLETED)
+        return hinted.done() and hinted.result()
     finally:
-        for task in waits:
-            await cancel(task)
+        await cancel(hinted)
+        await cancel(drained)

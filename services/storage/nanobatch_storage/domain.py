@@ -577,3 +577,5 @@ class Lease:
     """Leased ahead of the window, to begin the moment a call ends."""
     job: OpenJob | None = None
     """To be polled instead of submitting."""
+    waited: timedelta = timedelta(0)
+    """How long it could have been leased before it was; for a lost lease since that ran out."""

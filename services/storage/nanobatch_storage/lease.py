@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from nanobatch_runtime.bus import Bus
+from nanobatch_runtime.metrics import LEASES, QUEUE_WAIT
 from nanobatch_storage import topics
 from nanobatch_storage.domain import Lease, LeaseRef
 from nanobatch_storage.ports_queue import Leases, Ledger
@@ -34,6 +35,10 @@ async def lease_results(
             for execution_id in taken.touched:
                 await bus.publish(topics.execution(execution_id))
             left = deadline - time.monotonic()
+            for leased in taken.leases:
+                what = leased.execution.provider, leased.execution.model
+                LEASES.labels(*what).inc()
+                QUEUE_WAIT.labels(*what).observe(max(0.0, leased.waited.total_seconds()))
             if taken.leases or left <= 0:
                 return list(taken.leases)
             pause = min(left, random.uniform(*_REPOLL))  # noqa: S311  # spreads load, guards nothing

@@ -11,6 +11,7 @@ import uvloop
 from nanobatch_runtime import logs
 from nanobatch_runtime.errors import NanobatchError
 from nanobatch_runtime.lifecycle import cancel, wait_for_signal
+from nanobatch_runtime.observing import observing
 from nanobatch_runtime.settings import SettingsError, load
 from nanobatch_storage.settings import StorageSettings
 from nanobatch_storage.wiring import open_app
@@ -53,7 +54,8 @@ async def _serve(settings: StorageSettings) -> int:
 
 
 async def _serve_until(signalled: asyncio.Task[str], opened: asyncio.Event, settings: StorageSettings) -> None:
-    async with open_app(settings) as app:
+    async with observing(settings.metrics) as observed, open_app(settings) as app:
+        observed.ready_when(lambda: app.server.serving)
         opened.set()
         _log.info("storage.listening", address=app.address)
         _log.info("storage.draining", signal=await signalled)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from nanobatch_storage.domain import (
     Completed,
@@ -31,6 +32,38 @@ class Taken:
     """When the next result becomes ready by itself; None: none does."""
     now: datetime
     """The database's time of the look."""
+
+
+What: TypeAlias = tuple[str, ...]
+"""Provider and model."""
+
+
+def _counts() -> defaultdict[What, float]:
+    return defaultdict(float)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFigures:
+    """How the queue is at a moment, by provider and model. What waits for a provider's cooldown is not ready."""
+
+    ready: defaultdict[What, float] = field(default_factory=_counts)
+    """Results that could be leased now if there were room."""
+    wanted: defaultdict[What, float] = field(default_factory=_counts)
+    """Ready or leased ones, for each key as many as its window lets out at a time."""
+    oldest: defaultdict[What, float] = field(default_factory=_counts)
+    """For how many seconds the oldest ready one has been ready."""
+    overdue: defaultdict[What, float] = field(default_factory=_counts)
+    """For how many seconds the oldest lease that ran out has not been taken over."""
+    cooling: defaultdict[What, float] = field(default_factory=_counts)
+    """Keys that cool down while runs wait for them; the reason besides."""
+
+
+class Figures(Protocol):
+    """Looks at the queue as a whole."""
+
+    async def look(self) -> QueueFigures:
+        """Return the figures of now, at a cost that does not grow with what waits. Raises DatabaseUnavailableError."""
+        ...
 
 
 class Leases(Protocol):

@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError
 from nanobatch_runtime.addresses import check_address
 from nanobatch_runtime.redis import RedisSettings
 from nanobatch_runtime.rpc.service_token import require_closed_door
-from nanobatch_runtime.settings import TokenSetting
+from nanobatch_runtime.settings import ObservedSettings, TokenSetting
 
 
 def _sqlite_in(validated: dict[str, Any]) -> str:
@@ -25,7 +25,7 @@ def _pictures_in(validated: dict[str, Any]) -> str:
     return ((validated.get("data_dir") or Path("data")).resolve() / "pictures").as_uri()
 
 
-class StorageSettings(RedisSettings):
+class StorageSettings(RedisSettings, ObservedSettings):
     """Storage's settings; each field names its variable."""
 
     listen: str = Field(default="127.0.0.1:50053", validation_alias="NANOBATCH_STORAGE_GRPC")

@@ -139,3 +139,8 @@ class Change:
     revision: int
     execution: Execution
     what: Execution | ResultView | WaitingNotice
+    changed_at: float = 0.0
+    """When this storage heard of the change, in seconds since 1970; where it only looked, when it had looked before.
+
+    0 on what had changed before the watch began.
+    """

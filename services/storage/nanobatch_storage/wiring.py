@@ -28,6 +28,7 @@ from nanobatch_runtime.backoff import full_jitter
 from nanobatch_runtime.bus import Bus, MemoryBus, open_redis_bus
 from nanobatch_runtime.clock import Clock, SystemClock
 from nanobatch_runtime.lifecycle import LoopLag
+from nanobatch_runtime.metrics import DATABASE_CONNECTIONS, DATABASE_LIMIT, REDIS_UP
 from nanobatch_runtime.rpc.server import RpcServer
 from nanobatch_runtime.rpc.service_token import internal_door
 from nanobatch_runtime.settings import SettingsError
@@ -38,6 +39,7 @@ from nanobatch_storage.adapters.changes_sql import SqlChangeLog
 from nanobatch_storage.adapters.control_sql import SqlControl
 from nanobatch_storage.adapters.database import Database, DatabaseUnavailableError, open_database
 from nanobatch_storage.adapters.executions_sql import SqlExecutions
+from nanobatch_storage.adapters.figures_sql import SqlFigures
 from nanobatch_storage.adapters.images_sql import SqlImages
 from nanobatch_storage.adapters.leases_sql import SqlLeases
 from nanobatch_storage.adapters.ledger_sql import SqlLedger
@@ -49,6 +51,7 @@ from nanobatch_storage.adapters.usage_sql import SqlAnalytics
 from nanobatch_storage.adapters.users_sql import SqlUsers
 from nanobatch_storage.adapters.waiting_room import waiting_room
 from nanobatch_storage.errors import BlobsUnavailableError, DiskFullError
+from nanobatch_storage.figures import ShownFigures
 from nanobatch_storage.lease import announce
 from nanobatch_storage.ports import Blobs, Images
 from nanobatch_storage.ports_queue import Leases, Ledger
@@ -64,6 +67,7 @@ _log = structlog.get_logger("nanobatch.storage")
 
 _FIRST_WAIT = timedelta(milliseconds=200)
 _LONGEST_WAIT = timedelta(seconds=2)
+_FIGURES_EVERY = timedelta(seconds=10)
 
 SERVICE_NAMES = tuple(
     service.full_name
@@ -120,7 +124,7 @@ async def open_app(
     blobs = await _met_blobs(settings)
     async with AsyncExitStack() as stack:
         if bus is None:
-            bus = await stack.enter_async_context(open_redis_bus(settings.redis)) if settings.redis else MemoryBus()
+            bus = await _open_bus(settings.redis, stack)
         if url.get_backend_name() == "sqlite":
             stack.enter_context(owning(Path(url.database or "")))
             await migrate.upgrade(settings.database_url)
@@ -139,8 +143,14 @@ async def open_app(
             await leases.expire_all()
 
         tokens, generators = SqlTokens(database), SeenGenerators(SystemClock())
+        shown = ShownFigures(SqlFigures(database))
         uses = sweep.Pass("token-uses", tokens.write_uses, timedelta(minutes=1))
         passes = [*_tidying(images, blobs), *_queue_care(leases, ledger, bus), uses]
+        if settings.metrics:  # nobody pays for figures that nobody can see
+            passes.append(sweep.Pass("figures", shown.look, _FIGURES_EVERY))
+            stack.enter_context(shown.shown())
+            stack.enter_context(DATABASE_CONNECTIONS.of(lambda: {(): database.connections()[0]}))
+            stack.enter_context(DATABASE_LIMIT.of(lambda: {(): database.connections()[1]}))
         await stack.enter_async_context(sweep.sweeping(passes))
 
         server = RpcServer(
@@ -197,6 +207,14 @@ async def _met_blobs(settings: StorageSettings) -> Blobs:
     except BlobsUnavailableError as error:
         raise SettingsError(f"NANOBATCH_BLOB_URL: {settings.blob_url} cannot be written to: {error.detail}") from error
     return blobs
+
+
+async def _open_bus(redis: str, stack: AsyncExitStack) -> Bus:
+    if not redis:
+        return MemoryBus()
+    bus = await stack.enter_async_context(open_redis_bus(redis))
+    stack.enter_context(REDIS_UP.of(lambda: {("storage",): bus.up}))
+    return bus
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Protocol
 
 import grpc
+from google.protobuf import timestamp_pb2
 
 from nanobatch.gateway.v1 import execution_service_pb2
 from nanobatch.generator.v1 import generator_service_pb2, generator_service_pb2_grpc
@@ -41,6 +42,8 @@ _ABOUT_THE_EXECUTION = frozenset(
 class _Response(Protocol):
     @property
     def update(self) -> execution_service_pb2.WatchExecutionResponse: ...
+    @property
+    def change_time(self) -> timestamp_pb2.Timestamp: ...
 
 
 class GeneratorChanges:
@@ -86,7 +89,8 @@ class StorageChanges:
 async def _updates(responses: AsyncIterator[_Response]) -> AsyncIterator[Update]:
     try:
         async for response in channels.stream(responses):
-            yield translate.watch_update(response.update)
+            changed = response.change_time
+            yield translate.watch_update(response.update, changed.seconds + changed.nanos / 1e9)
     except RemoteError as error:
         if error.kind in _ABOUT_THE_EXECUTION:
             raise

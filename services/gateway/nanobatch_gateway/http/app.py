@@ -22,6 +22,7 @@ from nanobatch_gateway.http.errors import MethodNotAllowedError, RouteNotFoundEr
 from nanobatch_gateway.http.events import event_routes
 from nanobatch_gateway.http.forms import MAX_BODY_BYTES
 from nanobatch_gateway.http.guard import Guard
+from nanobatch_gateway.http.observed import Observed
 from nanobatch_gateway.http.pictures import picture_routes
 from nanobatch_gateway.http.rest import BatchUseCases, batch_routes
 from nanobatch_gateway.http.shapes import Failure
@@ -55,6 +56,7 @@ def make_app(parts: HttpParts, names: OwnNames, allowed_origins: Collection[str]
         docs_url=None,
         redoc_url=None,
         middleware=[
+            Middleware(Observed),
             Middleware(Sharing, allowed_origins),
             Middleware(Guard, MAX_BODY_BYTES),
             Middleware(Doors, names, allowed_origins),

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nanobatch_gateway.http.errors import BodyTooLargeError, BodyTooSlowError, error_response
+from nanobatch_gateway.http.observed import route_of
 from nanobatch_runtime.errors import NanobatchError
 
 _log = structlog.get_logger("nanobatch.http")
@@ -46,7 +47,7 @@ class Guard:
             await self._refuse(error, scope, body, response)
         except Exception as error:  # noqa: BLE001  # the last resort: nothing unforeseen may show a trace to a caller
             incident = uuid.uuid4().hex[:12]
-            _log.error("http.failed", route=_route(scope), incident=incident, exc_info=error)
+            _log.error("http.failed", route=route_of(scope), incident=incident, exc_info=error)
             surprise = NanobatchError(
                 f"Something went wrong on our side; the server's log has it as incident {incident}.",
                 metadata={"incident": incident},
@@ -55,7 +56,7 @@ class Guard:
 
     async def _refuse(self, error: NanobatchError, scope: Scope, body: _Body, response: _Started) -> None:
         if response.started:  # too late for an answer; an unfinished one is how the client learns of it
-            _log.warning("http.cut", route=_route(scope), reason=error.reason)
+            _log.warning("http.cut", route=route_of(scope), reason=error.reason)
             return
         headers = {} if await body.is_whole() else {"connection": "close"}
         await error_response(error, headers)(scope, body.receive, response.send)
@@ -123,8 +124,3 @@ class _Body:
 
     def _too_large(self) -> BodyTooLargeError:
         return BodyTooLargeError(f"The request is larger than {self._max_bytes // 2**20} MiB.")
-
-
-def _route(scope: Scope) -> str:
-    """Return what may be logged of an address: the route, never the path or the query."""
-    return str(getattr(scope.get("route"), "path", "unknown"))

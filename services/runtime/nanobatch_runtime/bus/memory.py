@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,10 +16,15 @@ class MemorySubscription:
     def __init__(self) -> None:
         """Start without a hint."""
         self._event = asyncio.Event()
+        self._first_at = 0.0
+        self.heard_at = 0.0
+        """See :class:`nanobatch_runtime.bus.port.Subscription`."""
 
     def wake(self) -> None:
         """Note a hint."""
-        self._event.set()
+        if not self._event.is_set():
+            self._first_at = time.time()
+            self._event.set()
 
     async def wait(self, timeout: timedelta) -> bool:
         """See :class:`nanobatch_runtime.bus.port.Subscription`."""
@@ -28,6 +34,7 @@ class MemorySubscription:
         except TimeoutError:
             return False
         self._event.clear()
+        self.heard_at = self._first_at
         return True
 
 

@@ -10,6 +10,11 @@ from typing import Protocol
 class Subscription(Protocol):
     """One listener's ear. Hints that come while nobody waits are kept as one."""
 
+    @property
+    def heard_at(self) -> float:
+        """When the hint that the last :meth:`wait` told of had come, in seconds since 1970; 0 before any."""
+        ...
+
     async def wait(self, timeout: timedelta) -> bool:
         """Return True at the first hint since the last call (at once if there was one), False after ``timeout``."""
         ...

@@ -35,6 +35,11 @@ class RedisBus:
         self._wake = asyncio.Event()
         pubsub.on_connect(self._local.wake_all)
 
+    @property
+    def up(self) -> bool:
+        """Whether Redis has answered lately."""
+        return self._pubsub.up
+
     async def publish(self, topic: str) -> None:
         """See :class:`nanobatch_runtime.bus.port.Bus`."""
         await self._local.publish(topic)

@@ -29,27 +29,30 @@ class RpcServer:
         address: str,
         service_names: Sequence[str],
         *,
-        reflect: bool = False,
+        public: bool = False,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         connection_age: timedelta = options.CONNECTION_AGE,
         longest_stream: timedelta = options.LONGEST_STREAM,
     ) -> None:
         """``address`` is ``host:port`` (port 0: a free one) or ``unix:/path``; ``service_names`` are full names.
 
-        ``connection_age`` and ``longest_stream``: see :func:`nanobatch_runtime.rpc.options.server`.
+        ``public``: anybody may call; each call gets an id of its own, and there is reflection. ``connection_age`` and
+        ``longest_stream``: see :func:`nanobatch_runtime.rpc.options.server`.
         """
         self.address = address
         self.port = 0
         self.draining = asyncio.Event()
         """Set when the server begins to end: streams watch it and end resumably."""
+        self.serving = False
+        """What the health service says to the empty name."""
         self._names = [*service_names, ""]
         self._health = health.aio.HealthServicer()
         self.server = grpc.aio.server(
-            interceptors=[ErrorInterceptor(), *interceptors],
+            interceptors=[ErrorInterceptor(public=public), *interceptors],
             options=options.server(address, connection_age=connection_age, longest_stream=longest_stream),
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
-        if reflect:
+        if public:
             names = [*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME]
             reflection.enable_server_reflection(names, self.server)
 
@@ -69,10 +72,12 @@ class RpcServer:
         state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in self._names:
             await self._health.set(name, state)
+        self.serving = serving and not self.draining.is_set()
 
     async def drain(self) -> None:
         """Say no to new work and let streams end themselves."""
         await self._health.enter_graceful_shutdown()
+        self.serving = False
         self.draining.set()
 
     async def stop(self, grace: timedelta = timedelta(seconds=5)) -> None:

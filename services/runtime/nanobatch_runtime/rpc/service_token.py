@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 from pydantic import SecretStr
@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from nanobatch_runtime.addresses import is_loopback
 from nanobatch_runtime.errors import UnauthenticatedError
 from nanobatch_runtime.rpc.interceptors import refusing
+from nanobatch_runtime.rpc.showing import showing
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 C = TypeVar("C")
@@ -84,37 +85,10 @@ def require_closed_door(variable: str, listen: str, token: SecretStr) -> None:
 def with_service_token(channel: C, token: SecretStr) -> C:
     """Return the channel, asyncio's or not, such that every call of its stubs shows the token; itself without one."""
     secret = token.get_secret_value()
-    return cast("C", _TokenChannel(channel, secret)) if secret else channel
-
-
-class _TokenChannel:
-    """A channel in all but the making of calls. Interceptors would do the same at the price of a task per call."""
-
-    def __init__(self, channel: Any, token: str) -> None:
-        self._channel = channel
-        self._metadata = ((_HEADER, _bearer(token)),)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._channel, name)
-
-    def unary_unary(self, *args: Any, **options: Any) -> Any:
-        return self._showing(self._channel.unary_unary(*args, **options))
-
-    def unary_stream(self, *args: Any, **options: Any) -> Any:
-        return self._showing(self._channel.unary_stream(*args, **options))
-
-    def stream_unary(self, *args: Any, **options: Any) -> Any:
-        return self._showing(self._channel.stream_unary(*args, **options))
-
-    def stream_stream(self, *args: Any, **options: Any) -> Any:
-        return self._showing(self._channel.stream_stream(*args, **options))
-
-    def _showing(self, start: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **options: Any) -> Any:
-            own = tuple(options.pop("metadata", None) or ())
-            return start(*args, metadata=(*own, *self._metadata), **options)
-
-        return call
+    if not secret:
+        return channel
+    metadata = ((_HEADER, _bearer(secret)),)
+    return showing(channel, lambda: metadata)
 
 
 def _bearer(token: str) -> str:

@@ -83,6 +83,10 @@ class SqlEngine(Protocol):
         """Run a statement that may read a large part of a table, and return its rows; the loop goes on meanwhile."""
         ...
 
+    def connections(self) -> tuple[int, int]:
+        """Return how many connections are in use, and how many may be. Called from any thread."""
+        ...
+
     async def dispose(self) -> None:
         """Close all connections."""
         ...
@@ -170,6 +174,10 @@ class Database:
     def dialect(self) -> Dialect:
         """Which database it is."""
         return self._engine.dialect
+
+    def connections(self) -> tuple[int, int]:
+        """Return how many connections are in use, and how many may be. Called from any thread."""
+        return self._engine.connections()
 
     async def survey(self, statement: Executable) -> Sequence[Row[Any]]:
         """Return the rows of a statement that may read a large part of a table. Raises DatabaseUnavailableError."""

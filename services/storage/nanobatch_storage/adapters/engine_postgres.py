@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Dialect, Executable, Row
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import QueuePool
 
 _SETTINGS = {
     "statement_timeout": "15s",
@@ -46,6 +47,7 @@ class PostgresEngine:
 
         Who finds all of them taken waits for ``wait_seconds``, then gets a TimeoutError.
         """
+        self._limit = pool_size + overflow
         self._engine = create_async_engine(
             url.set(drivername="postgresql+psycopg"),
             pool_size=pool_size,
@@ -79,6 +81,11 @@ class PostgresEngine:
         """Run a statement that may read a large part of a table; the server has a time limit for it."""
         async with self.reading() as connection:
             return (await connection.execute(statement)).all()
+
+    def connections(self) -> tuple[int, int]:
+        """Return how many connections are in use, and how many may be."""
+        pool = self._engine.pool
+        return (pool.checkedout() if isinstance(pool, QueuePool) else 0), self._limit
 
     async def dispose(self) -> None:
         """Close all connections."""

@@ -164,6 +164,10 @@ class SqliteEngine:
 
         return await asyncio.get_running_loop().run_in_executor(self._aside, run)
 
+    def connections(self) -> tuple[int, int]:
+        """Return whether the one that writes is in use: those who wait for it are behind each other."""
+        return int(self._turn.locked()), 1
+
     async def dispose(self) -> None:
         """Close all connections."""
         await asyncio.to_thread(self._aside.shutdown, cancel_futures=True)

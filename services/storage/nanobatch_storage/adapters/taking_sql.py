@@ -96,6 +96,8 @@ class _Taken:
     """Attempts whose task is still out, by result."""
     free: int
     """So many of them may begin at once; the others stand by."""
+    ready_at: dict[str, datetime]
+    """Since when each of them could be leased."""
 
 
 class Taking:
@@ -162,6 +164,7 @@ class Taking:
         ``busy`` places of the bucket are taken.
         """
         picked, free = await self._pick(tx, order, bucket, busy, suspects)
+        ready_at = {result.id: result.ready_at or tx.now for result in picked}
         lost = [result for result in picked if result.state is ResultState.PROCESSING]
         failed, out = await closing_sql.close_lost(tx, execution, lost)
         leased: list[Result] = []
@@ -187,7 +190,7 @@ class Taking:
             execution.state = ExecutionState.PROCESSING
             execution.start_time = execution.start_time or tx.now
             execution.touch()
-        return _Taken(execution, bucket, picked, leased, out, free)
+        return _Taken(execution, bucket, picked, leased, out, free, ready_at)
 
     async def _pick(
         self, tx: Transaction, order: Order, bucket: Bucket, busy: int, suspects: int
@@ -227,6 +230,7 @@ class Taking:
                 self._duration,
                 standby=place >= one.free and result.id not in jobs,
                 job=jobs.get(result.id),
+                waited=tx.now - one.ready_at[result.id],
             )
             for one in taken
             for place, result in enumerate(one.leased)

@@ -102,7 +102,10 @@ class ExecutionServicer(execution_service_pb2_grpc.ExecutionServiceServicer):
         )
         async with aclosing(watched):  # a client that leaves while a message is on its way must not leave an ear behind
             async for change in watched:
-                yield pb.WatchChangesResponse(update=change_to_proto(change))
+                message = pb.WatchChangesResponse(update=change_to_proto(change))
+                if change.changed_at:
+                    message.change_time.FromNanoseconds(int(change.changed_at * 1e9))
+                yield message
 
     async def CancelExecution(self, request: pb.CancelExecutionRequest, context: Context) -> pb.CancelExecutionResponse:
         """See the contract."""

@@ -22,25 +22,26 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from nanobatch.gateway.v1 import execution_service_pb2 as nanobatch_dot_gateway_dot_v1_dot_execution__service__pb2
 from nanobatch.storage.v1 import common_pb2 as nanobatch_dot_storage_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.nanobatch/generator/v1/generator_service.proto\x12\x16nanobatch.generator.v1\x1a,nanobatch/gateway/v1/execution_service.proto\x1a!nanobatch/storage/v1/common.proto\"p\n\x14WatchProgressRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x03 \x01(\x03\"U\n\x15WatchProgressResponse\x12<\n\x06update\x18\x01 \x01(\x0b\x32,.nanobatch.gateway.v1.WatchExecutionResponse\"F\n\x12\x43heckApiKeyRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07\x61pi_key\x18\x03 \x01(\t\"N\n\x13\x43heckApiKeyResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x17\n\x0fmodel_available\x18\x02 \x01(\x08\x12\x0f\n\x07message\x18\x03 \x01(\t2\xea\x01\n\x10GeneratorService\x12n\n\rWatchProgress\x12,.nanobatch.generator.v1.WatchProgressRequest\x1a-.nanobatch.generator.v1.WatchProgressResponse0\x01\x12\x66\n\x0b\x43heckApiKey\x12*.nanobatch.generator.v1.CheckApiKeyRequest\x1a+.nanobatch.generator.v1.CheckApiKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.nanobatch/generator/v1/generator_service.proto\x12\x16nanobatch.generator.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a,nanobatch/gateway/v1/execution_service.proto\x1a!nanobatch/storage/v1/common.proto\"p\n\x14WatchProgressRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x03 \x01(\x03\"\x86\x01\n\x15WatchProgressResponse\x12<\n\x06update\x18\x01 \x01(\x0b\x32,.nanobatch.gateway.v1.WatchExecutionResponse\x12/\n\x0b\x63hange_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x12\x43heckApiKeyRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07\x61pi_key\x18\x03 \x01(\t\"N\n\x13\x43heckApiKeyResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x17\n\x0fmodel_available\x18\x02 \x01(\x08\x12\x0f\n\x07message\x18\x03 \x01(\t2\xea\x01\n\x10GeneratorService\x12n\n\rWatchProgress\x12,.nanobatch.generator.v1.WatchProgressRequest\x1a-.nanobatch.generator.v1.WatchProgressResponse0\x01\x12\x66\n\x0b\x43heckApiKey\x12*.nanobatch.generator.v1.CheckApiKeyRequest\x1a+.nanobatch.generator.v1.CheckApiKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nanobatch.generator.v1.generator_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WATCHPROGRESSREQUEST']._serialized_start=155
-  _globals['_WATCHPROGRESSREQUEST']._serialized_end=267
-  _globals['_WATCHPROGRESSRESPONSE']._serialized_start=269
-  _globals['_WATCHPROGRESSRESPONSE']._serialized_end=354
-  _globals['_CHECKAPIKEYREQUEST']._serialized_start=356
-  _globals['_CHECKAPIKEYREQUEST']._serialized_end=426
-  _globals['_CHECKAPIKEYRESPONSE']._serialized_start=428
-  _globals['_CHECKAPIKEYRESPONSE']._serialized_end=506
-  _globals['_GENERATORSERVICE']._serialized_start=509
-  _globals['_GENERATORSERVICE']._serialized_end=743
+  _globals['_WATCHPROGRESSREQUEST']._serialized_start=188
+  _globals['_WATCHPROGRESSREQUEST']._serialized_end=300
+  _globals['_WATCHPROGRESSRESPONSE']._serialized_start=303
+  _globals['_WATCHPROGRESSRESPONSE']._serialized_end=437
+  _globals['_CHECKAPIKEYREQUEST']._serialized_start=439
+  _globals['_CHECKAPIKEYREQUEST']._serialized_end=509
+  _globals['_CHECKAPIKEYRESPONSE']._serialized_start=511
+  _globals['_CHECKAPIKEYRESPONSE']._serialized_end=589
+  _globals['_GENERATORSERVICE']._serialized_start=592
+  _globals['_GENERATORSERVICE']._serialized_end=826
 # @@protoc_insertion_point(module_scope)

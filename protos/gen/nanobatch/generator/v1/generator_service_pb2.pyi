@@ -5,6 +5,7 @@ isort:skip_file
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from nanobatch.gateway.v1 import execution_service_pb2 as _execution_service_pb2
 from nanobatch.storage.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
@@ -57,18 +58,26 @@ class WatchProgressResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     UPDATE_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def update(self) -> _execution_service_pb2.WatchExecutionResponse:
         """Exactly what a client of WatchExecution is sent."""
+
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """As storage gave it: when it heard of the change, by its own clock. Unset on what had changed before it was watched here,
+        and on light progress. For measuring alone.
+        """
 
     def __init__(
         self,
         *,
         update: _execution_service_pb2.WatchExecutionResponse | None = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

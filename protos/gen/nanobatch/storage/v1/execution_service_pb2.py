@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from nanobatch.gateway.v1 import execution_pb2 as nanobatch_dot_gateway_dot_v1_dot_execution__pb2
 from nanobatch.gateway.v1 import execution_service_pb2 as nanobatch_dot_gateway_dot_v1_dot_execution__service__pb2
 from nanobatch.storage.v1 import common_pb2 as nanobatch_dot_storage_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,nanobatch/storage/v1/execution_service.proto\x12\x14nanobatch.storage.v1\x1a\x1egoogle/protobuf/duration.proto\x1a$nanobatch/gateway/v1/execution.proto\x1a,nanobatch/gateway/v1/execution_service.proto\x1a!nanobatch/storage/v1/common.proto\"c\n\tNewPrompt\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x17\n\x0fsource_image_id\x18\x02 \x01(\t\x12\x1b\n\x13reference_image_ids\x18\x03 \x03(\t\x12\x12\n\nvariations\x18\x04 \x01(\x05\"\x95\x05\n\x16\x43reateExecutionRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x14\n\x0crequest_hash\x18\x03 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x04 \x01(\t\x12\x1b\n\x13parent_execution_id\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x10\n\x08provider\x18\x07 \x01(\t\x12\x39\n\x08settings\x18\x08 \x01(\x0b\x32\'.nanobatch.gateway.v1.ExecutionSettings\x12\x30\n\x07prompts\x18\t \x03(\x0b\x32\x1f.nanobatch.storage.v1.NewPrompt\x12\x37\n\ncredential\x18\n \x01(\x0b\x32#.nanobatch.storage.v1.NewCredential\x12\x1d\n\x15\x65stimated_cost_micros\x18\x0b \x01(\x03\x12\x1c\n\x0fmax_cost_micros\x18\x0c \x01(\x03H\x00\x88\x01\x01\x12\x1a\n\x12reservation_micros\x18\r \x01(\x03\x12H\n\x06labels\x18\x0e \x03(\x0b\x32\x38.nanobatch.storage.v1.CreateExecutionRequest.LabelsEntry\x12\x31\n\x04mode\x18\x0f \x01(\x0e\x32#.nanobatch.gateway.v1.ExecutionMode\x12\x13\n\x0b\x66ingerprint\x18\x10 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x12\n\x10_max_cost_micros\"M\n\x17\x43reateExecutionResponse\x12\x32\n\texecution\x18\x01 \x01(\x0b\x32\x1f.nanobatch.gateway.v1.Execution\"W\n\x13GetExecutionRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\"~\n\x14GetExecutionResponse\x12\x32\n\texecution\x18\x01 \x01(\x0b\x32\x1f.nanobatch.gateway.v1.Execution\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0f\n\x07has_key\x18\x03 \x01(\x08\x12\x0f\n\x07user_id\x18\x04 \x01(\t\"f\n\x15ListExecutionsRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"b\n\x16ListExecutionsResponse\x12\x33\n\nexecutions\x18\x01 \x03(\x0b\x32\x1f.nanobatch.gateway.v1.Execution\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"o\n\x13WatchChangesRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x03 \x01(\x03\"T\n\x14WatchChangesResponse\x12<\n\x06update\x18\x01 \x01(\x0b\x32,.nanobatch.gateway.v1.WatchExecutionResponse\"Z\n\x16\x43\x61ncelExecutionRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\"~\n\x17\x43\x61ncelExecutionResponse\x12\x32\n\texecution\x18\x01 \x01(\x0b\x32\x1f.nanobatch.gateway.v1.Execution\x12\x11\n\tin_flight\x18\x02 \x01(\x05\x12\x1c\n\x14maybe_charged_micros\x18\x03 \x01(\x03\"Y\n\x15PauseExecutionRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\"L\n\x16PauseExecutionResponse\x12\x32\n\texecution\x18\x01 \x01(\x0b\x32\x1f.nanobatch.gateway.v1.Execution\"\xc5\x01\n\x16ResumeExecutionRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x37\n\ncredential\x18\x03 \x01(\x0b\x32#.nanobatch.storage.v1.NewCredential\x12\x1c\n\x0fmax_cost_micros\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\x12\n\x10_max_cost_micros\"M\n\x17ResumeExecutionResponse\x12\x32\n\texecution\x18\x01 \x01(\x0b\x32\x1f.nanobatch.gateway.v1.Execution\"\x81\x02\n\x15RetryExecutionRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x14\n\x0crequest_hash\x18\x04 \x01(\t\x12\x12\n\nresult_ids\x18\x05 \x03(\t\x12\x37\n\ncredential\x18\x06 \x01(\x0b\x32#.nanobatch.storage.v1.NewCredential\x12/\n\x05\x65\x64its\x18\x07 \x03(\x0b\x32 .nanobatch.gateway.v1.PromptEdit\"]\n\x16RetryExecutionResponse\x12\x32\n\texecution\x18\x01 \x01(\x0b\x32\x1f.nanobatch.gateway.v1.Execution\x12\x0f\n\x07retried\x18\x02 \x01(\x05\"Z\n\x16\x44\x65leteExecutionRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\"\x19\n\x17\x44\x65leteExecutionResponse\"\xac\x01\n\x12ListResultsRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\x31\n\x06states\x18\x05 \x03(\x0e\x32!.nanobatch.gateway.v1.ResultState\"Y\n\x13ListResultsResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.nanobatch.gateway.v1.Result\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"Q\n\x10GetResultRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x11\n\tresult_id\x18\x02 \x01(\t\"A\n\x11GetResultResponse\x12,\n\x06result\x18\x01 \x01(\x0b\x32\x1c.nanobatch.gateway.v1.Result\"\"\n\x11GetLatencyRequest\x12\r\n\x05model\x18\x01 \x01(\t\"}\n\x12GetLatencyResponse\x12\x14\n\x0csample_count\x18\x01 \x01(\x05\x12)\n\x06median\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p95\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration2\x8c\n\n\x10\x45xecutionService\x12n\n\x0f\x43reateExecution\x12,.nanobatch.storage.v1.CreateExecutionRequest\x1a-.nanobatch.storage.v1.CreateExecutionResponse\x12\x65\n\x0cGetExecution\x12).nanobatch.storage.v1.GetExecutionRequest\x1a*.nanobatch.storage.v1.GetExecutionResponse\x12k\n\x0eListExecutions\x12+.nanobatch.storage.v1.ListExecutionsRequest\x1a,.nanobatch.storage.v1.ListExecutionsResponse\x12g\n\x0cWatchChanges\x12).nanobatch.storage.v1.WatchChangesRequest\x1a*.nanobatch.storage.v1.WatchChangesResponse0\x01\x12n\n\x0f\x43\x61ncelExecution\x12,.nanobatch.storage.v1.CancelExecutionRequest\x1a-.nanobatch.storage.v1.CancelExecutionResponse\x12k\n\x0ePauseExecution\x12+.nanobatch.storage.v1.PauseExecutionRequest\x1a,.nanobatch.storage.v1.PauseExecutionResponse\x12n\n\x0fResumeExecution\x12,.nanobatch.storage.v1.ResumeExecutionRequest\x1a-.nanobatch.storage.v1.ResumeExecutionResponse\x12k\n\x0eRetryExecution\x12+.nanobatch.storage.v1.RetryExecutionRequest\x1a,.nanobatch.storage.v1.RetryExecutionResponse\x12n\n\x0f\x44\x65leteExecution\x12,.nanobatch.storage.v1.DeleteExecutionRequest\x1a-.nanobatch.storage.v1.DeleteExecutionResponse\x12\x62\n\x0bListResults\x12(.nanobatch.storage.v1.ListResultsRequest\x1a).nanobatch.storage.v1.ListResultsResponse\x12\\\n\tGetResult\x12&.nanobatch.storage.v1.GetResultRequest\x1a\'.nanobatch.storage.v1.GetResultResponse\x12_\n\nGetLatency\x12\'.nanobatch.storage.v1.GetLatencyRequest\x1a(.nanobatch.storage.v1.GetLatencyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,nanobatch/storage/v1/execution_service.proto\x12\x14nanobatch.storage.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$nanobatch/gateway/v1/execution.proto\x1a,nanobatch/gateway/v1/execution_service.proto\x1a!nanobatch/storage/v1/common.proto\"c\n\tNewPrompt\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x17\n\x0fsource_image_id\x18\x02 \x01(\t\x12\x1b\n\x13reference_image_ids\x18\x03 \x03(\t\x12\x12\n\nvariations\x18\x04 \x01(\x05\"\x95\x05\n\x16\x43reateExecutionRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x14\n\x0crequest_hash\x18\x03 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x04 \x01(\t\x12\x1b\n\x13parent_execution_id\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x10\n\x08provider\x18\x07 \x01(\t\x12\x39\n\x08settings\x18\x08 \x01(\x0b\x32\'.nanobatch.gateway.v1.ExecutionSettings\x12\x30\n\x07prompts\x18\t \x03(\x0b\x32\x1f.nanobatch.storage.v1.NewPrompt\x12\x37\n\ncredential\x18\n \x01(\x0b\x32#.nanobatch.storage.v1.NewCredential\x12\x1d\n\x15\x65stimated_cost_micros\x18\x0b \x01(\x03\x12\x1c\n\x0fmax_cost_micros\x18\x0c \x01(\x03H\x00\x88\x01\x01\x12\x1a\n\x12reservation_micros\x18\r \x01(\x03\x12H\n\x06labels\x18\x0e \x03(\x0b\x32\x38.nanobatch.storage.v1.CreateExecutionRequest.LabelsEntry\x12\x31\n\x04mode\x18\x0f \x01(\x0e\x32#.nanobatch.gateway.v1.ExecutionMode\x12\x13\n\x0b\x66ingerprint\x18\x10 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x12\n\x10_max_cost_micros\"M\n\x17\x43reateExecutionResponse\x12\x32\n\texecution\x18\x01 \x01(\x0b\x32\x1f.nanobatch.gateway.v1.Execution\"W\n\x13GetExecutionRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\"~\n\x14GetExecutionResponse\x12\x32\n\texecution\x18\x01 \x01(\x0b\x32\x1f.nanobatch.gateway.v1.Execution\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0f\n\x07has_key\x18\x03 \x01(\x08\x12\x0f\n\x07user_id\x18\x04 \x01(\t\"f\n\x15ListExecutionsRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"b\n\x16ListExecutionsResponse\x12\x33\n\nexecutions\x18\x01 \x03(\x0b\x32\x1f.nanobatch.gateway.v1.Execution\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"o\n\x13WatchChangesRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x03 \x01(\x03\"\x85\x01\n\x14WatchChangesResponse\x12<\n\x06update\x18\x01 \x01(\x0b\x32,.nanobatch.gateway.v1.WatchExecutionResponse\x12/\n\x0b\x63hange_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Z\n\x16\x43\x61ncelExecutionRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\"~\n\x17\x43\x61ncelExecutionResponse\x12\x32\n\texecution\x18\x01 \x01(\x0b\x32\x1f.nanobatch.gateway.v1.Execution\x12\x11\n\tin_flight\x18\x02 \x01(\x05\x12\x1c\n\x14maybe_charged_micros\x18\x03 \x01(\x03\"Y\n\x15PauseExecutionRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\"L\n\x16PauseExecutionResponse\x12\x32\n\texecution\x18\x01 \x01(\x0b\x32\x1f.nanobatch.gateway.v1.Execution\"\xc5\x01\n\x16ResumeExecutionRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x37\n\ncredential\x18\x03 \x01(\x0b\x32#.nanobatch.storage.v1.NewCredential\x12\x1c\n\x0fmax_cost_micros\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\x12\n\x10_max_cost_micros\"M\n\x17ResumeExecutionResponse\x12\x32\n\texecution\x18\x01 \x01(\x0b\x32\x1f.nanobatch.gateway.v1.Execution\"\x81\x02\n\x15RetryExecutionRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x14\n\x0crequest_hash\x18\x04 \x01(\t\x12\x12\n\nresult_ids\x18\x05 \x03(\t\x12\x37\n\ncredential\x18\x06 \x01(\x0b\x32#.nanobatch.storage.v1.NewCredential\x12/\n\x05\x65\x64its\x18\x07 \x03(\x0b\x32 .nanobatch.gateway.v1.PromptEdit\"]\n\x16RetryExecutionResponse\x12\x32\n\texecution\x18\x01 \x01(\x0b\x32\x1f.nanobatch.gateway.v1.Execution\x12\x0f\n\x07retried\x18\x02 \x01(\x05\"Z\n\x16\x44\x65leteExecutionRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\"\x19\n\x17\x44\x65leteExecutionResponse\"\xac\x01\n\x12ListResultsRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\x31\n\x06states\x18\x05 \x03(\x0e\x32!.nanobatch.gateway.v1.ResultState\"Y\n\x13ListResultsResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.nanobatch.gateway.v1.Result\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"Q\n\x10GetResultRequest\x12*\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x1b.nanobatch.storage.v1.Actor\x12\x11\n\tresult_id\x18\x02 \x01(\t\"A\n\x11GetResultResponse\x12,\n\x06result\x18\x01 \x01(\x0b\x32\x1c.nanobatch.gateway.v1.Result\"\"\n\x11GetLatencyRequest\x12\r\n\x05model\x18\x01 \x01(\t\"}\n\x12GetLatencyResponse\x12\x14\n\x0csample_count\x18\x01 \x01(\x05\x12)\n\x06median\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03p95\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration2\x8c\n\n\x10\x45xecutionService\x12n\n\x0f\x43reateExecution\x12,.nanobatch.storage.v1.CreateExecutionRequest\x1a-.nanobatch.storage.v1.CreateExecutionResponse\x12\x65\n\x0cGetExecution\x12).nanobatch.storage.v1.GetExecutionRequest\x1a*.nanobatch.storage.v1.GetExecutionResponse\x12k\n\x0eListExecutions\x12+.nanobatch.storage.v1.ListExecutionsRequest\x1a,.nanobatch.storage.v1.ListExecutionsResponse\x12g\n\x0cWatchChanges\x12).nanobatch.storage.v1.WatchChangesRequest\x1a*.nanobatch.storage.v1.WatchChangesResponse0\x01\x12n\n\x0f\x43\x61ncelExecution\x12,.nanobatch.storage.v1.CancelExecutionRequest\x1a-.nanobatch.storage.v1.CancelExecutionResponse\x12k\n\x0ePauseExecution\x12+.nanobatch.storage.v1.PauseExecutionRequest\x1a,.nanobatch.storage.v1.PauseExecutionResponse\x12n\n\x0fResumeExecution\x12,.nanobatch.storage.v1.ResumeExecutionRequest\x1a-.nanobatch.storage.v1.ResumeExecutionResponse\x12k\n\x0eRetryExecution\x12+.nanobatch.storage.v1.RetryExecutionRequest\x1a,.nanobatch.storage.v1.RetryExecutionResponse\x12n\n\x0f\x44\x65leteExecution\x12,.nanobatch.storage.v1.DeleteExecutionRequest\x1a-.nanobatch.storage.v1.DeleteExecutionResponse\x12\x62\n\x0bListResults\x12(.nanobatch.storage.v1.ListResultsRequest\x1a).nanobatch.storage.v1.ListResultsResponse\x12\\\n\tGetResult\x12&.nanobatch.storage.v1.GetResultRequest\x1a\'.nanobatch.storage.v1.GetResultResponse\x12_\n\nGetLatency\x12\'.nanobatch.storage.v1.GetLatencyRequest\x1a(.nanobatch.storage.v1.GetLatencyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,58 +38,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CREATEEXECUTIONREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_CREATEEXECUTIONREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_NEWPROMPT']._serialized_start=221
-  _globals['_NEWPROMPT']._serialized_end=320
-  _globals['_CREATEEXECUTIONREQUEST']._serialized_start=323
-  _globals['_CREATEEXECUTIONREQUEST']._serialized_end=984
-  _globals['_CREATEEXECUTIONREQUEST_LABELSENTRY']._serialized_start=919
-  _globals['_CREATEEXECUTIONREQUEST_LABELSENTRY']._serialized_end=964
-  _globals['_CREATEEXECUTIONRESPONSE']._serialized_start=986
-  _globals['_CREATEEXECUTIONRESPONSE']._serialized_end=1063
-  _globals['_GETEXECUTIONREQUEST']._serialized_start=1065
-  _globals['_GETEXECUTIONREQUEST']._serialized_end=1152
-  _globals['_GETEXECUTIONRESPONSE']._serialized_start=1154
-  _globals['_GETEXECUTIONRESPONSE']._serialized_end=1280
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=1282
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=1384
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=1386
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=1484
-  _globals['_WATCHCHANGESREQUEST']._serialized_start=1486
-  _globals['_WATCHCHANGESREQUEST']._serialized_end=1597
-  _globals['_WATCHCHANGESRESPONSE']._serialized_start=1599
-  _globals['_WATCHCHANGESRESPONSE']._serialized_end=1683
-  _globals['_CANCELEXECUTIONREQUEST']._serialized_start=1685
-  _globals['_CANCELEXECUTIONREQUEST']._serialized_end=1775
-  _globals['_CANCELEXECUTIONRESPONSE']._serialized_start=1777
-  _globals['_CANCELEXECUTIONRESPONSE']._serialized_end=1903
-  _globals['_PAUSEEXECUTIONREQUEST']._serialized_start=1905
-  _globals['_PAUSEEXECUTIONREQUEST']._serialized_end=1994
-  _globals['_PAUSEEXECUTIONRESPONSE']._serialized_start=1996
-  _globals['_PAUSEEXECUTIONRESPONSE']._serialized_end=2072
-  _globals['_RESUMEEXECUTIONREQUEST']._serialized_start=2075
-  _globals['_RESUMEEXECUTIONREQUEST']._serialized_end=2272
-  _globals['_RESUMEEXECUTIONRESPONSE']._serialized_start=2274
-  _globals['_RESUMEEXECUTIONRESPONSE']._serialized_end=2351
-  _globals['_RETRYEXECUTIONREQUEST']._serialized_start=2354
-  _globals['_RETRYEXECUTIONREQUEST']._serialized_end=2611
-  _globals['_RETRYEXECUTIONRESPONSE']._serialized_start=2613
-  _globals['_RETRYEXECUTIONRESPONSE']._serialized_end=2706
-  _globals['_DELETEEXECUTIONREQUEST']._serialized_start=2708
-  _globals['_DELETEEXECUTIONREQUEST']._serialized_end=2798
-  _globals['_DELETEEXECUTIONRESPONSE']._serialized_start=2800
-  _globals['_DELETEEXECUTIONRESPONSE']._serialized_end=2825
-  _globals['_LISTRESULTSREQUEST']._serialized_start=2828
-  _globals['_LISTRESULTSREQUEST']._serialized_end=3000
-  _globals['_LISTRESULTSRESPONSE']._serialized_start=3002
-  _globals['_LISTRESULTSRESPONSE']._serialized_end=3091
-  _globals['_GETRESULTREQUEST']._serialized_start=3093
-  _globals['_GETRESULTREQUEST']._serialized_end=3174
-  _globals['_GETRESULTRESPONSE']._serialized_start=3176
-  _globals['_GETRESULTRESPONSE']._serialized_end=3241
-  _globals['_GETLATENCYREQUEST']._serialized_start=3243
-  _globals['_GETLATENCYREQUEST']._serialized_end=3277
-  _globals['_GETLATENCYRESPONSE']._serialized_start=3279
-  _globals['_GETLATENCYRESPONSE']._serialized_end=3404
-  _globals['_EXECUTIONSERVICE']._serialized_start=3407
-  _globals['_EXECUTIONSERVICE']._serialized_end=4699
+  _globals['_NEWPROMPT']._serialized_start=254
+  _globals['_NEWPROMPT']._serialized_end=353
+  _globals['_CREATEEXECUTIONREQUEST']._serialized_start=356
+  _globals['_CREATEEXECUTIONREQUEST']._serialized_end=1017
+  _globals['_CREATEEXECUTIONREQUEST_LABELSENTRY']._serialized_start=952
+  _globals['_CREATEEXECUTIONREQUEST_LABELSENTRY']._serialized_end=997
+  _globals['_CREATEEXECUTIONRESPONSE']._serialized_start=1019
+  _globals['_CREATEEXECUTIONRESPONSE']._serialized_end=1096
+  _globals['_GETEXECUTIONREQUEST']._serialized_start=1098
+  _globals['_GETEXECUTIONREQUEST']._serialized_end=1185
+  _globals['_GETEXECUTIONRESPONSE']._serialized_start=1187
+  _globals['_GETEXECUTIONRESPONSE']._serialized_end=1313
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=1315
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=1417
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=1419
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=1517
+  _globals['_WATCHCHANGESREQUEST']._serialized_start=1519
+  _globals['_WATCHCHANGESREQUEST']._serialized_end=1630
+  _globals['_WATCHCHANGESRESPONSE']._serialized_start=1633
+  _globals['_WATCHCHANGESRESPONSE']._serialized_end=1766
+  _globals['_CANCELEXECUTIONREQUEST']._serialized_start=1768
+  _globals['_CANCELEXECUTIONREQUEST']._serialized_end=1858
+  _globals['_CANCELEXECUTIONRESPONSE']._serialized_start=1860
+  _globals['_CANCELEXECUTIONRESPONSE']._serialized_end=1986
+  _globals['_PAUSEEXECUTIONREQUEST']._serialized_start=1988
+  _globals['_PAUSEEXECUTIONREQUEST']._serialized_end=2077
+  _globals['_PAUSEEXECUTIONRESPONSE']._serialized_start=2079
+  _globals['_PAUSEEXECUTIONRESPONSE']._serialized_end=2155
+  _globals['_RESUMEEXECUTIONREQUEST']._serialized_start=2158
+  _globals['_RESUMEEXECUTIONREQUEST']._serialized_end=2355
+  _globals['_RESUMEEXECUTIONRESPONSE']._serialized_start=2357
+  _globals['_RESUMEEXECUTIONRESPONSE']._serialized_end=2434
+  _globals['_RETRYEXECUTIONREQUEST']._serialized_start=2437
+  _globals['_RETRYEXECUTIONREQUEST']._serialized_end=2694
+  _globals['_RETRYEXECUTIONRESPONSE']._serialized_start=2696
+  _globals['_RETRYEXECUTIONRESPONSE']._serialized_end=2789
+  _globals['_DELETEEXECUTIONREQUEST']._serialized_start=2791
+  _globals['_DELETEEXECUTIONREQUEST']._serialized_end=2881
+  _globals['_DELETEEXECUTIONRESPONSE']._serialized_start=2883
+  _globals['_DELETEEXECUTIONRESPONSE']._serialized_end=2908
+  _globals['_LISTRESULTSREQUEST']._serialized_start=2911
+  _globals['_LISTRESULTSREQUEST']._serialized_end=3083
+  _globals['_LISTRESULTSRESPONSE']._serialized_start=3085
+  _globals['_LISTRESULTSRESPONSE']._serialized_end=3174
+  _globals['_GETRESULTREQUEST']._serialized_start=3176
+  _globals['_GETRESULTREQUEST']._serialized_end=3257
+  _globals['_GETRESULTRESPONSE']._serialized_start=3259
+  _globals['_GETRESULTRESPONSE']._serialized_end=3324
+  _globals['_GETLATENCYREQUEST']._serialized_start=3326
+  _globals['_GETLATENCYREQUEST']._serialized_end=3360
+  _globals['_GETLATENCYRESPONSE']._serialized_start=3362
+  _globals['_GETLATENCYRESPONSE']._serialized_end=3487
+  _globals['_EXECUTIONSERVICE']._serialized_start=3490
+  _globals['_EXECUTIONSERVICE']._serialized_end=4782
 # @@protoc_insertion_point(module_scope)

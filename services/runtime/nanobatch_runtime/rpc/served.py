@@ -1,0 +1,102 @@
+"""What is told of every call that a server serves: under which id, how long it took, how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import lru_cache
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import structlog
+from google.protobuf import descriptor_pool
+
+from nanobatch_runtime import requests
+from nanobatch_runtime.errors import NanobatchError
+from nanobatch_runtime.ids import is_id
+from nanobatch_runtime.metrics import RPC_SECONDS, RPCS, RPCS_RUNNING
+from nanobatch_runtime.rpc.repeats import REPEATS, Repeat
+
+_log = structlog.get_logger("nanobatch.rpc")
+
+_CODES = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
+class Served:
+    """One call, from its arrival to its end; a context around its handler. Raises nothing of its own."""
+
+    def __init__(self, details: grpc.HandlerCallDetails, *, public: bool, streams: bool) -> None:
+        """``public``: its caller is nobody of ours. ``streams``: it answers with more than one message."""
+        self.path = str(details.method)
+        """As gRPC has it: ``/package.Service/Method``."""
+        self._service, self._method = _labels(self.path)
+        self._public = public
+        self._streams = streams
+        self._began = time.perf_counter()
+        self._code = "OK"
+
+    @staticmethod
+    def arrived(details: grpc.HandlerCallDetails, *, public: bool) -> None:
+        """Let all that follows in this task belong to the caller's request."""
+        offered = next((value for key, value in details.invocation_metadata or () if key == requests.HEADER), "")
+        text = offered if isinstance(offered, str) else ""
+        requests.adopt(requests.made_or(text) if public else text)
+
+    def asked(self, request: Any) -> None:
+        """Note which execution it is about, where the request says so."""
+        _about(getattr(request, "execution_id", ""))
+
+    def answered(self, response: Any) -> None:
+        """Note which execution it made."""
+        _about(getattr(getattr(response, "execution", None), "id", ""))
+
+    def failed(self, error: NanobatchError) -> None:
+        """Note the error that it is answered with."""
+        self._code = error.kind.value
+
+    def aborted(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """Note the status that the handler has set by itself."""
+        code: Any = context.code()
+        self._code = code.name if isinstance(code, grpc.StatusCode) else _CODES.get(code, "UNKNOWN")
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        RPCS_RUNNING.labels(self._service, self._method).inc()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Count it and say so."""
+        if kind is not None and issubclass(kind, asyncio.CancelledError | GeneratorExit):
+            self._code = "CANCELLED"
+        seconds = time.perf_counter() - self._began
+        RPCS_RUNNING.labels(self._service, self._method).dec()
+        RPCS.labels(self._service, self._method, self._code).inc()
+        if not self._streams:
+            RPC_SECONDS.labels(self._service, self._method).observe(seconds)
+        tell = _log.info if self._public or _is_a_users_change(self._service, self._method) else _log.debug
+        tell("rpc.served", service=self._service, method=self._method, code=self._code, seconds=round(seconds, 4))
+
+
+def _about(execution_id: Any) -> None:
+    if isinstance(execution_id, str) and is_id(execution_id):
+        structlog.contextvars.bind_contextvars(execution=execution_id)
+
+
+def _is_a_users_change(service: str, method: str) -> bool:
+    """Say whether an internal call is worth a line each: reads, streams and the queue's calls are too many."""
+    repeat = REPEATS.get(service, {}).get(method, Repeat.READ)
+    return not service.endswith(".LeaseService") and repeat not in {Repeat.READ, Repeat.NO_STREAM}
+
+
+@lru_cache(maxsize=512)
+def _labels(path: str) -> tuple[str, str]:
+    """Return service and method; of a method that nobody knows anything may stand in the path, so it gets one name."""
+    service, _, method = path.strip("/").rpartition("/")
+    try:
+        descriptor_pool.Default().FindMethodByName(f"{service}.{method}")
+    except KeyError:
+        return "unknown", "unknown"
+    return service, method
