@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from nanobatch_runtime.addresses import check_address, is_loopback
 from nanobatch_runtime.redis import RedisSettings
-from nanobatch_runtime.settings import ObservedSettings, Settings
+from nanobatch_runtime.settings import ObservedSettings
 
 
 class EmbeddedSettings(ObservedSettings):
