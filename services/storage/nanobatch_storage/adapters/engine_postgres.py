@@ -47,7 +47,7 @@ class PostgresEngine:
 
         Who finds all of them taken waits for ``wait_seconds``, then gets a TimeoutError.
         """
-        self._limit = pool_size + overflow
+        self._limit = pool_size
         self._engine = create_async_engine(
             url.set(drivername="postgresql+psycopg"),
             pool_size=pool_size,
