@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import resources
@@ -61,22 +62,25 @@ def make_app(settings: WebSettings, port: int) -> ASGIApp:
         app.include_router(routes, prefix=OWN)
     app.include_router(login.router(viewers, secure=settings.page_url.startswith("https:")))
     app.include_router(_home())
-    gr.mount_gradio_app(
-        app,
-        blocks,
-        path=MOUNT,
-        i18n=translate,
-        css_paths=[str(Path(str(resources.files("nanobatch_web") / "assets" / name))) for name in _STYLES],
-        head=f'<script type="module" src="{OWN}/assets/page.js"></script>',
-        run_history=False,
-        show_error=False,
-        footer_links=[],
-        ssr_mode=False,
-        enable_monitoring=False,
-        pwa=False,
-        allowed_paths=[],
-        max_file_size="4mb",
-    )
+    with warnings.catch_warnings():
+        # Gradio warns that what is off here could not be on.
+        warnings.filterwarnings("ignore", message="SSR mode is not supported", category=UserWarning)
+        gr.mount_gradio_app(
+            app,
+            blocks,
+            path=MOUNT,
+            i18n=translate,
+            css_paths=[str(Path(str(resources.files("nanobatch_web") / "assets" / name))) for name in _STYLES],
+            head=f'<script type="module" src="{OWN}/assets/page.js"></script>',
+            run_history=False,
+            show_error=False,
+            footer_links=[],
+            ssr_mode=False,
+            enable_monitoring=False,
+            pwa=False,
+            allowed_paths=[],
+            max_file_size="4mb",
+        )
     host = settings.listen.rpartition(":")[0]
     guarded = Gate(app, viewers) if viewers.token_mode else app
     return Door(guarded, hosts=own_hosts(host, port, settings.page_url), pictures=_pictures(settings))
