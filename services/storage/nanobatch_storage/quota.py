@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from nanobatch_storage.domain import Bucket
+from nanobatch_storage.domain import Bucket, WaitReason
 from nanobatch_storage.quota_history import Outage, Sent, latest_outage, latest_run, measure, take_last
 
 MAX_RATE = 1000.0
@@ -119,7 +119,7 @@ def next_start(bucket: Bucket, traffic: Traffic, now: datetime) -> datetime:
         at = max(at, traffic.last + timedelta(seconds=1 / speed(bucket, now)))
     if bucket.cooldown_until is not None:
         at = max(at, bucket.cooldown_until + EARLY)
-        if traffic.last is not None and _is_first_since(bucket.cooldown_until, traffic):
+        if traffic.last is not None and _is_probed(bucket) and _is_first_since(bucket.cooldown_until, traffic):
             at = max(at, traffic.last + PROBE_WAIT)
     began = period_start(bucket, now)
     if began is not None and traffic.used >= _calls(bucket, now):
@@ -137,7 +137,7 @@ def starts_within(bucket: Bucket, traffic: Traffic, now: datetime, ahead: timede
     if first > now + ahead:
         return 0
     cooled = bucket.cooldown_until
-    if cooled is not None and (traffic.before is None or traffic.before < cooled):
+    if cooled is not None and _is_probed(bucket) and (traffic.before is None or traffic.before < cooled):
         return 1  # the one that goes first
     count = 1 + math.floor((now + ahead - first).total_seconds() * speed(bucket, now))
     if period_start(bucket, now) is None:
@@ -186,6 +186,11 @@ def _calls(bucket: Bucket, now: datetime) -> int:
         return calls
     clean = (now - bucket.refused_at).total_seconds() / bucket.quota_period - 2
     return calls + math.floor(max(clean, 0.0) * max(1.0, calls / 100))
+
+
+def _is_probed(bucket: Bucket) -> bool:
+    """Whether one call goes first after the cooldown: not where it was only the pace that was kept."""
+    return bucket.cooldown_reason is not WaitReason.PACED
 
 
 def _is_first_since(time: datetime, traffic: Traffic) -> bool:

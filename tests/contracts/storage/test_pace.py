@@ -187,3 +187,21 @@ async def test_calls_that_start_together_keep_the_pace_as_those_that_come_one_by
     assert len(leases) == 10
     assert sum(isinstance(outcome, str) for outcome in outcomes) == 5
     assert sum(isinstance(outcome, LeaseLostError) for outcome in outcomes) == 5
+
+
+async def test_a_period_that_is_used_up_says_until_when_to_whoever_asks_and_the_next_one_begins_at_once(pace):
+    now = pace.store.clock.now()
+    pace.passes(1)
+    await pace.store.set_bucket(
+        pace.execution.bucket_id, refused_at=now, quota_calls=3, quota_period=60.0, quota_from=now, rate=100.0
+    )
+    for lease in await pace.take():
+        await pace.start(lease)
+        pace.passes(0.1)
+    assert await pace.take() == []
+    waiting = await pace.waiting()
+    assert (waiting.reason, waiting.until > now + timedelta(seconds=60)) == (WaitReason.PACED, True)
+    assert (await pace.store.changes.since(pace.user, pace.execution.id, 0)).waiting == waiting
+    assert not (await pace.leases.take(32)).touched
+    pace.passes(60)
+    assert len(await pace.take()) == 3  # no one goes first: nothing was refused

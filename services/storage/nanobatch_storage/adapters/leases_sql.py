@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import BindParameter, ColumnElement, bindparam, case, func, select, update
 
-from nanobatch_storage import quota
+from nanobatch_storage import pacing, quota
 from nanobatch_storage.adapters import rows, starting_sql
 from nanobatch_storage.adapters.batches import Batches, in_transaction
 from nanobatch_storage.adapters.database import Database, Transaction
@@ -22,6 +22,7 @@ from nanobatch_storage.domain import (
     Lease,
     LeaseRef,
     ResultState,
+    WaitReason,
 )
 from nanobatch_storage.fairness import Candidate, Turns, share
 from nanobatch_storage.ports_queue import Taken
@@ -68,6 +69,8 @@ class _Survey:
     look_again_at: datetime | None
     with_lost: set[str] = field(default_factory=set)
     """Executions that have leases which ran out."""
+    put_off: dict[str, datetime] = field(default_factory=dict)
+    """Buckets whose pace lets no call start before a time that is not near."""
 
 
 class SqlLeases:
@@ -99,6 +102,9 @@ class SqlLeases:
         async with self._database.read() as tx:
             survey = await self._survey(tx, suspects)
             now = tx.now
+        waiting = {candidate.bucket_id for candidate in survey.candidates}
+        for bucket_id in waiting & survey.put_off.keys():
+            await self._put_off(bucket_id, survey.put_off[bucket_id])
         dealt = share(
             survey.candidates,
             slots=slots,
@@ -167,8 +173,22 @@ class SqlLeases:
         survey.room[bucket.id] = min(survey.room[bucket.id], max(soon, 0))
         if soon <= 0:
             gap = timedelta(seconds=(1 - soon) / quota.speed(bucket, tx.now))
-            when = max(tx.now + gap, quota.next_start(bucket, traffic, tx.now) - _AHEAD)
+            start_at = quota.next_start(bucket, traffic, tx.now)
+            when = max(tx.now + gap, start_at - _AHEAD)
             survey.look_again_at = min(when, survey.look_again_at or when)
+            if start_at > tx.now + starting_sql.HELD:
+                survey.put_off[bucket.id] = start_at
+
+    async def _put_off(self, bucket_id: str, start_at: datetime) -> None:
+        """Let nobody look before the pace lets a call start, and let readers know until when."""
+
+        async def work(tx: Transaction) -> None:
+            bucket = await rows.lock_bucket(tx, bucket_id)
+            if not bucket.is_cooling(tx.now):
+                pacing.cool(bucket, start_at, WaitReason.PACED)
+                await rows.save(tx, [bucket])
+
+        await self._database.write(work)
 
     async def extend(self, leases: Sequence[LeaseRef]) -> list[LeaseRef]:
         """Extend leases to their full length from now; returns the lost ones."""

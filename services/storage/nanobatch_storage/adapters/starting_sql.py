@@ -34,7 +34,7 @@ Start = tuple[LeaseRef, str, EndedCall | None]
 Started = tuple[str | LeaseLostError | WindowFullError, bool]
 """The attempt's id or what to raise, and whether the end of the other call has been noted."""
 
-_HELD = timedelta(seconds=1.5)
+HELD = timedelta(seconds=1.5)
 """A start that lies further ahead is not waited for with the lease in hand."""
 _OUT = executions.c.open_attempts - executions.c.finishing
 _OUT_ELSEWHERE = (
@@ -122,7 +122,7 @@ class _Starting:
         now = self._tx.now
         out = await self._calls_out(bucket)
         start_at = await self._next_start(bucket, out)
-        if start_at > now + _HELD:  # a waiting prompt holds no worker slot
+        if start_at > now + HELD:  # a waiting prompt holds no worker slot
             raise self._send_back(execution, result)
         if out >= bucket.calls_allowed(now):
             raise WindowFullError
@@ -170,7 +170,7 @@ class _Starting:
             await self.add()
             self._traffic[bucket.id] = await traffic_of(self._tx, bucket, out)
         start_at = quota.next_start(bucket, replace(self._traffic[bucket.id], out=out), now)
-        if start_at > now + _HELD and not bucket.is_cooling(now):
+        if start_at > now + HELD and not bucket.is_cooling(now):
             pacing.cool(bucket, start_at, WaitReason.PACED)  # so that nobody asks before, and readers are told
             await rows.save(self._tx, [bucket])
         return start_at
