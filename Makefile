@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 PACKAGES := nanobatch_runtime nanobatch_catalog nanobatch_storage nanobatch_generator nanobatch_gateway nanobatch_embedded nanobatch_client nanobatch_web
 
-.PHONY: help setup run test lint format protos published soak bench shots deploy-check images-check clean lock
+.PHONY: help setup run test lint format protos published soak bench shots axe deploy-check images-check clean lock
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ images-check: ## Build every image in a chroot and start it once; needs root on 
 
 shots: .venv/.ready ## Screenshots of every step of the web page, into build/shots
 	@PYTHONPATH=tests $(PY) -m shots build/shots
+
+axe: .venv/.ready ## Hold every step of the web page against axe-core, which it fetches from npm
+	@scripts/axe.sh
 
 lock: .venv/.ready ## Pin the newest dependencies with their hashes
 	scripts/lock.sh

@@ -1,13 +1,12 @@
 """The history in a browser."""
 
 import re
-from io import BytesIO
 
-from PIL import Image
 from playwright.async_api import Page, expect
 
 from nanobatch_client import Client, NotFoundError, Prompt
 
+from .drawing import drawn
 from .test_results import HOSTILE, finished
 
 
@@ -120,9 +119,3 @@ async def test_pictures_of_single_prompts_come_along_when_a_run_is_run_again(pag
         child = (await link.get_attribute("href") or "").partition("execution=")[2]
         (more,) = [result async for result in client.list_results(child)]
         assert more.reference_image_ids == (own,)
-
-
-def drawn(colour: str) -> bytes:
-    file = BytesIO()
-    Image.new("RGB", (64, 64), colour).save(file, "PNG")
-    return file.getvalue()

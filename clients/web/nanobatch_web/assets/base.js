@@ -88,8 +88,12 @@ export function duration(seconds) {
   return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
 }
 
+// The time of day, with the day where that is not today.
 export function clock(iso) {
-  return new Date(iso).toLocaleTimeString([], {hour: "2-digit", minute: "2-digit", second: "2-digit"});
+  const at = new Date(iso);
+  const time = {hour: "2-digit", minute: "2-digit", second: "2-digit"};
+  return at.toDateString() === new Date().toDateString() ? at.toLocaleTimeString([], time)
+    : at.toLocaleString([], {weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit"});
 }
 
 export function moment(iso) {

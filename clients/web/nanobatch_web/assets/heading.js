@@ -5,8 +5,8 @@ class Heading extends Element {
   changed() {
     const title = this.say(this.value.title);
     this.replaceChildren(node("h1", {}, title));
-    // The wizard's title is its board's: it shows how far the run is.
-    if (!document.querySelector("nb-run")) document.title = `${title} · nanobatch`;
+    // The wizard's tab is its board's: it shows how far the run is.
+    if (this.value.title !== "app.new") document.title = `${title} · nanobatch`;
   }
 }
 

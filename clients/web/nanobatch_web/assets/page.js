@@ -21,6 +21,19 @@ function keepOut() {
   if (field) for (const [name, value] of Object.entries(KEPT_OUT)) field.setAttribute(name, value);
 }
 
+// Gradio gives each radio button a name of its own: arrow keys then lead nowhere, and nobody hears that they belong together.
+function group() {
+  for (const place of document.querySelectorAll("#nb-ratio, #nb-size")) {
+    const buttons = place.querySelectorAll("input[type=radio]");
+    for (const button of buttons) if (button.name !== place.id) button.name = place.id;
+    const box = buttons[0]?.closest(".wrap");
+    const label = place.querySelector("[data-testid=block-info]")?.textContent ?? "";
+    if (!box || box.getAttribute("aria-label") === label) continue;
+    box.setAttribute("role", "radiogroup");
+    box.setAttribute("aria-label", label);
+  }
+}
+
 // Gradio names the links to its pages in one language.
 const PAGES = ["results", "history", "statistics"];
 
@@ -33,6 +46,12 @@ function nameLinks(words) {
 }
 
 const words = await texts();
-new MutationObserver(() => { keepOut(); nameLinks(words); }).observe(document.documentElement, {childList: true, subtree: true});
-keepOut();
-nameLinks(words);
+
+function mend() {
+  keepOut();
+  group();
+  nameLinks(words);
+}
+
+new MutationObserver(mend).observe(document.documentElement, {childList: true, subtree: true, attributeFilter: ["name"]});
+mend();

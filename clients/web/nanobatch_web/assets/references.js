@@ -74,8 +74,8 @@ class References extends Element {
     const item = node("li", {draggable: "true"},
       source ? node("img", {src: source, alt, draggable: "false"}) : node("span", {class: "nb-blank"}, alt),
       node("span", {class: "nb-row"},
-        button("references.earlier", "←", index === 0, () => this.#move(id, index - 1)),
-        button("references.later", "→", index === this.ids.length - 1, () => this.#move(id, index + 1)),
+        button("references.earlier", "←", index === 0, () => this.#step(id, index - 1, 0)),
+        button("references.later", "→", index === this.ids.length - 1, () => this.#step(id, index + 1, 1)),
         button("references.remove", "✕", false, () => this.#set(this.ids.filter((other) => other !== id)))));
     item.addEventListener("dragstart", () => { this.#dragged = id; });
     item.addEventListener("dragend", () => { this.#dragged = null; });
@@ -88,6 +88,13 @@ class References extends Element {
       this.#dragged = null;
     });
     return item;
+  }
+
+  // By a button: whoever goes on, goes on with the same picture, at its end with the button that is left.
+  #step(id, place, which) {
+    this.#move(id, place);
+    const buttons = this.list.children[place].querySelectorAll("button");
+    (buttons[which].disabled ? buttons[1 - which] : buttons[which]).focus();
   }
 
   #move(id, place) {

@@ -127,10 +127,18 @@ class Run extends Element {
     this.note.hidden = !told;
     if (this.note.textContent !== told) this.note.textContent = told;
     // Made once for each pause: who types a key in it is not interrupted by what else happens.
-    const wanted = paused && execution.pause !== "MODEL_GONE" ? `${execution.pause} ${execution.cap}` : "";
+    const wanted = paused ? `${execution.pause} ${execution.cap}` : "";
     if (wanted === this.#paused) return;
     this.#paused = wanted;
-    this.going.replaceChildren(...(wanted ? [resumeForm(this, execution, (body) => this.#act("resume", body))] : []));
+    if (!wanted) this.going.replaceChildren();
+    else if (execution.pause === "MODEL_GONE") this.going.replaceChildren(this.#rest());
+    else this.going.replaceChildren(resumeForm(this, execution, (body) => this.#act("resume", body)));
+  }
+
+  // A model that is gone stays gone: what is left goes to another one, as a batch of its own.
+  #rest() {
+    const rest = new URLSearchParams({again: this.#execution, rest: "true"});
+    return node("p", {}, node("a", {class: "nb-button nb-primary", href: `${MOUNT}/?${rest}`}, this.say("run.rest")));
   }
 
   async #act(name, body = {}) {

@@ -1,11 +1,14 @@
-"""What other pages ask the wizard to begin with, by its address: ``?reference=IMAGE`` and ``?again=EXECUTION``."""
+"""What other pages ask the wizard to begin with, by its address: ``?reference=IMAGE`` and ``?again=EXECUTION``.
+
+With ``&rest=true`` only what has no picture is begun with, and a model that is gone gives way to its successor.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from nanobatch_client import Client, Execution, Prompt, Result
+from nanobatch_client import Client, Execution, PauseReason, Prompt, Result, ResultState
 from nanobatch_web.again import whole_prompt, with_its_pictures
 from nanobatch_web.pages.files import one_paragraph
 from nanobatch_web.pages.form import stored_prompts
@@ -15,7 +18,7 @@ from nanobatch_web.pages.money import amount
 FORGET_ARRIVAL = """(reconnect) => {
     if (reconnect?.waiting) return;
     const address = new URL(location.href);
-    for (const name of ['reference', 'again']) address.searchParams.delete(name);
+    for (const name of ['reference', 'again', 'rest']) address.searchParams.delete(name);
     history.replaceState(null, '', address);
 }"""
 
@@ -25,12 +28,22 @@ async def arrive(client: Client, stored: Mapping[str, Any], asked: Mapping[str, 
     draft = dict(stored)
     if asked.get("again"):
         execution = await client.get_execution(asked["again"])
-        results = client.list_results(execution.id)
-        draft = _draft_of(execution, [result async for result in results if not result.variation])
+        results = [result async for result in client.list_results(execution.id)]
+        if asked.get("rest"):
+            left = {result.batch_index for result in results if result.state is not ResultState.COMPLETED}
+            results = [result for result in results if result.batch_index in left]
+        draft = _draft_of(execution, [result for result in results if not result.variation])
+        if execution.pause_reason is PauseReason.MODEL_GONE:
+            draft["model"] = await _successor(client, execution.model)
     if asked.get("reference"):
         held = [name for name in draft.get("references") or [] if name != asked["reference"]]
         draft["references"] = [*held, asked["reference"]]
     return draft
+
+
+async def _successor(client: Client, model_id: str) -> str:
+    known = {model.id: model for model in await client.list_models()}
+    return known[model_id].successor or model_id if model_id in known else model_id
 
 
 def _draft_of(execution: Execution, results: list[Result]) -> dict[str, Any]:

@@ -129,6 +129,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "run.eta": ("about {duration} left", "encore {duration} environ"),
     "run.pause": ("Pause", "Pause"),
     "run.resume": ("Resume", "Reprendre"),
+    "run.rest": ("Run the rest with another model", "Lancer le reste avec un autre modèle"),
     "run.cancel": ("Cancel", "Annuler"),
     "run.cancel_sure": (
         "Cancel what has not been sent? Pictures that are finished stay.",
@@ -164,10 +165,13 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Le fournisseur n'accepte pas la clé. Donnez-en une autre pour continuer.",
     ),
     "pause.MODEL_GONE": (
-        "The provider no longer offers this model. Run the rest again with its successor.",
-        "Le fournisseur ne propose plus ce modèle. Relancez le reste avec son successeur.",
+        "The provider no longer offers this model. Run the rest with another one, and cancel this batch.",
+        "Le fournisseur ne propose plus ce modèle. Lancez le reste avec un autre, puis annulez ce lot.",
     ),
-    "pause.DAILY_QUOTA": ("The provider's daily quota is used up.", "Le quota journalier du fournisseur est épuisé."),
+    "pause.DAILY_QUOTA": (
+        "The provider's daily quota is used up, {left} left. You need not do anything.",
+        "Le quota journalier du fournisseur est épuisé, {left} restantes. Il n'y a rien à faire.",
+    ),
     "pause.SPEND_CAP": (
         "Cap reached, {left} left. Raise the cap to go on.",
         "Plafond atteint, {left} restantes. Relevez le plafond pour continuer.",
