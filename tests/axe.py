@@ -21,7 +21,7 @@ from playwright.async_api import Browser, Page, async_playwright
 from processes import free_port, product
 
 _SERIOUS = frozenset({"serious", "critical"})
-_TOKEN = "an-operators-token-of-some-length"  # noqa: S105  # of a product that lives as long as this check
+_TOKEN = "an-operators-token-of-some-length"  # of a product that lives as long as this check
 _PROMPTS = ("A red fox asleep", "A market street [fail:blocked]", "A glass teapot [delay:60]", "A cat [delay:60]")
 # Which rules fail where, and whether the place is ours.
 _RUN = """async () => {
@@ -68,7 +68,8 @@ class Checks:
             told = ", ".join(f"{rule} ({impact}) x {count}" for (rule, impact), count in sorted(found.items()))
             print(f"{title}: {told or 'none'}")
         for step, finding in self.bad:
-            print(f"{step}: {finding['rule']} ({finding['impact']}): {finding['help']}\n  {finding['html']}\n  {finding['why']}")
+            print(f"{step}: {finding['rule']} ({finding['impact']}): {finding['help']}")
+            print(f"  {finding['html']}\n  {finding['why']}")
         print(f"ours, serious or critical: {len(self.bad)}")
         return 1 if self.bad else 0
 

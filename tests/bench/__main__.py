@@ -4,14 +4,11 @@ import argparse
 import asyncio
 import json
 import shutil
-import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import uuid
-from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
@@ -19,7 +16,9 @@ from processes import ROOT, Product, product, upstream
 
 from bench import lease_queue, watchers
 from bench.hidden_quota import bench_hidden_quota
+from bench.page import bench_page
 from bench.schedule import makespan
+from bench.watchers import commit_times
 from nanobatch.gateway.v1 import execution_pb2
 from nanobatch.gateway.v1 import execution_service_pb2 as pb
 from nanobatch.gateway.v1.execution_service_pb2_grpc import ExecutionServiceStub
@@ -157,16 +156,6 @@ async def note_completions(
                 events.append((update.result.id, time.time()))
 
 
-def commit_times(data: Path) -> dict[str, float]:
-    """Return when the transaction of each completed result began, by the database."""
-    with sqlite3.connect(next(data.glob("*.db"))) as database:
-        rows = database.execute("select result_id, end_time from attempts where outcome = 'COMPLETED'").fetchall()
-    return {
-        str(uuid.UUID(result_id)): datetime.fromisoformat(ended).replace(tzinfo=UTC).timestamp()
-        for result_id, ended in rows
-    }
-
-
 async def bench_watchers(folder: Path, rounds: int) -> None:
     """From a result's commit to watchers in other processes: 20 of one run at 10 and 33 a second, 1,000 of ten runs."""
     for _ in range(rounds):
@@ -218,6 +207,7 @@ BENCHES = {
     "scaling": lease_queue.bench_scaling,
     "flood": lease_queue.bench_flood,
     "hidden-quota": bench_hidden_quota,
+    "page": bench_page,
 }
 
 

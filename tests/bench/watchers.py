@@ -55,7 +55,7 @@ async def measure(folder: Path, *, watchers: int, executions: int, prompts: int,
             seen = [note for reader in readers for note in await asyncio.to_thread(reader.notes)]
             seconds = time.time() - resumed
     live = [(result_id, at) for result_id, at in seen if at > resumed]
-    begun = _commits(folder / "data")
+    begun = commit_times(folder / "data")
     delays = sorted(at - begun[result_id] for result_id, at in live if result_id)
     expected = watchers // executions * executions * prompts
     p50, p99 = (1000 * delays[int(len(delays) * part)] for part in (0.5, 0.99))
@@ -127,7 +127,7 @@ async def _paused(client: Client, prompts: int) -> str:
             return execution.id
 
 
-def _commits(data: Path) -> dict[str, float]:
+def commit_times(data: Path) -> dict[str, float]:
     """Return when the transaction of each completed result began, by the database."""
     with sqlite3.connect(next(data.glob("*.db"))) as database:
         rows = database.execute("select result_id, end_time from attempts where outcome = 'COMPLETED'").fetchall()

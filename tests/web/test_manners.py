@@ -1,0 +1,69 @@
+"""What the page asks of a browser's network, counted."""
+
+from collections import Counter
+
+from bench.page import picture_bytes
+from playwright.async_api import Browser, Page, expect
+
+from nanobatch_client import Client
+
+from .test_processing import MODEL
+from .test_results import finished
+
+
+async def test_a_hundred_pictures_are_looked_at_with_less_than_two_megabytes(browser: Browser, site) -> None:
+    async with Client(site.product.target) as client:
+        run = await client.create_execution(
+            [f"picture number {number}" for number in range(100)], model=MODEL, api_key="a-key-for-a-hundred"
+        )
+        async for _ in client.watch(run.id):
+            pass
+        assert (await client.get_execution(run.id)).stats.completed == 100
+    weight = await picture_bytes(browser, f"{site.url}results?execution={run.id}")
+    assert 100 * 500 < weight < 2_000_000
+
+
+async def test_a_picture_that_is_shown_is_not_loaded_again_and_none_is_before_it_is_asked_for(page: Page, site) -> None:
+    loaded: Counter[str] = Counter()
+    page.on("request", lambda request: loaded.update([request.url]) if "/images/" in request.url else None)
+    await page.set_viewport_size({"width": 1200, "height": 3_000})
+    async with Client(site.product.target) as client:
+        run = await client.create_execution([f"picture {number} [delay:1]" for number in range(15)], model="sandbox")
+        await page.goto(f"{site.url}?execution={run.id}")
+        await expect(page.locator(".nb-outcome [data-fact='run.done'] dd")).to_have_text("15")
+        await page.get_by_role("tab", name="Processing").click()
+        await page.wait_for_function(
+            "[...document.querySelectorAll('nb-run .nb-card img')].filter((one) => one.naturalWidth).length === 15"
+        )
+        results = [result async for result in client.list_results(run.id)]
+    assert loaded == Counter(result.thumbnail_url for result in results)
+
+
+async def test_numbers_are_those_of_get_execution_on_every_page(page: Page, site) -> None:
+    async with Client(site.product.target) as client:
+        run = await client.create_execution(
+            ["one", "two {{fault:image-safety}}", "three"], model=MODEL, api_key="a-key-for-numbers", variations=2
+        )
+        async for _ in client.watch(run.id):
+            pass
+        stats = (await client.get_execution(run.id)).stats
+        results = [result async for result in client.list_results(run.id)]
+        other = await finished(client, ["free"])
+    assert (stats.total, stats.completed, stats.failed) == (6, 4, 2)
+    cost = f"${stats.total_cost_micros / 1e6:.6f}".rstrip("0")
+    counts = f"{stats.completed} of {stats.total} done, {stats.failed} failed"
+    await page.goto(f"{site.url}results?execution={run.id}")
+    await expect(page.locator(".nb-summary-line")).to_contain_text(f"{counts} · {cost}")
+    for name, count in (("All", stats.total), ("Success", stats.completed), ("Failed", stats.failed)):
+        await expect(page.get_by_role("button", name=f"{name} ({count})")).to_be_visible()
+    for result in results:
+        card = page.locator(f"nb-gallery .nb-card[data-id='{result.id}']")
+        assert result.processing_time is not None
+        facts = [f"{result.processing_time.total_seconds():.1f} s"]
+        facts += [f"${result.cost_micros / 1e6:.6f}".rstrip("0")] if result.cost_micros else []
+        facts.append("1 attempt" if result.attempts == 1 else f"{result.attempts} attempts")
+        await expect(card.locator(".nb-facts-line")).to_have_text(" · ".join(facts))
+        await expect(card.locator(".nb-number")).to_have_text(str(result.batch_index + 1))
+    await page.goto(f"{site.url}history")
+    await expect(page.locator(f".nb-batch[data-id='{run.id}']")).to_contain_text(f"{MODEL} · {counts} · {cost}")
+    await expect(page.locator(f".nb-batch[data-id='{other.id}']")).to_contain_text("1 of 1 done, 0 failed · free")
