@@ -95,7 +95,9 @@ async def bench_page(folder: Path, rounds: int) -> None:
     _tell(f"the same beside {_VIEWERS} viewers", [_p95(beside)], 2 * _p95(alone))
     _tell(f"from asking to {_PICTURES} cards, ms", returns, 500)
     quiet = sum(not count for count in held)
-    print(f"  runs without a task over {_LONG_TASK} ms: {quiet} of {len(held)} (goal: 4 of 5); pictures that went away: {lost}")
+    print(
+        f"  runs without a task over {_LONG_TASK} ms: {quiet} of {len(held)} (goal: 4 of 5); pictures that went away: {lost}"
+    )
     _tell(f"bytes of pictures per viewer of {_PICTURES}", weights, 2_000_000)
 
 

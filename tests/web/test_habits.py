@@ -56,7 +56,9 @@ async def test_a_second_device_sees_and_steers_the_same_run(browser: Browser, si
     address = f"{site.url}?execution={run.id}"
     desk = await (await browser.new_context(locale="en-US")).new_page()
     phone = await (
-        await browser.new_context(locale="fr-FR", viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True)
+        await browser.new_context(
+            locale="fr-FR", viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True
+        )
     ).new_page()
     for page in (desk, phone):
         page.set_default_timeout(60_000)
@@ -101,7 +103,9 @@ async def test_a_model_that_is_gone_leads_to_the_rest_with_its_successor(page: P
     await expect(page.get_by_role("button", name="Resume")).to_have_count(0)
     stats = (await client.get_execution(run.id)).stats
     left = [
-        result.prompt_text async for result in client.list_results(run.id) if result.state.value in {"PENDING", "FAILED"}
+        result.prompt_text
+        async for result in client.list_results(run.id)
+        if result.state.value in {"PENDING", "FAILED"}
     ]
     assert len(left) == stats.total - stats.completed
     await page.get_by_role("link", name="Run the rest with another model").click()
