@@ -74,10 +74,20 @@ async def look(browser: Browser, url: str, folder: Path) -> None:
     await page.goto(f"{url}history")
     await page.locator("nb-history img").first.wait_for()
     await take(page, folder, "6-history")
+    await page.goto(f"{url}statistics")
+    await page.locator("[data-chart='by-model']").wait_for()
+    await take(page, folder, "7-statistics", whole=True)
     phone = await browser.new_page(viewport={"width": 360, "height": 740}, locale="fr-FR", color_scheme="dark")
-    await phone.goto(url)
-    await phone.locator("#nb-facts li").first.wait_for()
-    await take(phone, folder, "1-configure-phone-dark-french", whole=True)
+    places = {
+        "1-configure": ("", "#nb-facts li"),
+        "5-all-results": (f"results?execution={run.partition('execution=')[2]}", "nb-gallery img"),
+        "6-history": ("history", "nb-history img"),
+        "7-statistics": ("statistics", "[data-chart='by-model']"),
+    }
+    for name, (path, there) in places.items():
+        await phone.goto(url + path)
+        await phone.locator(there).first.wait_for()
+        await take(phone, folder, f"{name}-phone-dark-french", whole=True)
 
 
 async def main(folder: Path) -> int:

@@ -1,6 +1,5 @@
 """What a person need not look at: the title, notifications, another device, pauses that say what to do."""
 
-import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -30,15 +29,12 @@ async def client(site) -> AsyncIterator[Client]:
 
 async def test_the_title_tells_how_far_it_is_and_a_hidden_tab_is_notified_once(page: Page, site, client) -> None:
     await page.add_init_script(NOTES)
-    run = await client.create_execution(["one", "two", "[fail:400] three", "four [delay:3]"], model="sandbox")
-    await client.pause_execution(run.id)
+    run = await client.create_execution(["one", "two", "[fail:400] three", "four [delay:25]"], model="sandbox")
     await page.goto(f"{site.url}?execution={run.id}")
-    await expect(page).to_have_title(re.compile(r"^\d+ % · nanobatch$"))
     assert await page.evaluate("window.asked") == 0
     ask = page.get_by_role("button", name="Tell me when it has ended")
     await ask.click()
     await expect(ask).to_be_hidden()
-    await client.resume_execution(run.id)
     await expect(page).to_have_title("75 % · nanobatch")
     await page.evaluate("window.away = true")
     await expect(page.locator(".nb-outcome [data-fact='run.done'] dd")).to_have_text("3")

@@ -13,10 +13,10 @@ async def tab_to(page: Page, wanted: Locator) -> None:
     for _ in range(_MOST_STEPS):
         if await wanted.evaluate("(one) => one === document.activeElement"):
             shown = await wanted.evaluate(
-                "(one) => { const {outlineStyle, boxShadow, borderColor} = getComputedStyle(one);"
-                " return [outlineStyle, boxShadow, borderColor]; }"
+                """(one) => [one, one.closest("label")].filter(Boolean).map((part) => getComputedStyle(part))
+                    .some((style) => style.outlineStyle !== "none" || style.boxShadow !== "none")"""
             )
-            assert shown[0] != "none" or shown[1] != "none", f"nothing shows that this has the focus: {wanted}"
+            assert shown, f"nothing shows that this has the focus: {wanted}"
             return
         await page.keyboard.press("Tab")
     raise AssertionError(f"Tab never comes to {wanted}")

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from nanobatch_client import (
     Execution,
@@ -83,3 +84,24 @@ def test_trouble_is_told_once_and_taken_back() -> None:
     assert ask(run)["version"] == before + 1
     run.set_trouble("")
     assert not ask(run)["trouble"]
+
+
+def test_the_time_to_go_is_told_once_there_is_something_to_tell_it_from() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    run = Run("one", lambda: now)
+    stats = Stats(total=7, pending=0, processing=6, completed=0)
+    run.apply(ExecutionUpdate(1, stats, EXECUTION))
+    for number in range(6):
+        run.apply(ResultUpdate(2, stats, result(number, ResultState.PROCESSING)))
+    assert ask(run)["eta"] is None
+    now += timedelta(seconds=10)
+    stats = replace(stats, processing=1, completed=5)
+    for number in range(5):
+        run.apply(ResultUpdate(3, stats, result(number, ResultState.COMPLETED, processing_time=timedelta(seconds=14))))
+    assert ask(run)["eta"] == 4
+    run.apply(
+        ExecutionUpdate(
+            4, replace(stats, processing=0, completed=6), replace(EXECUTION, state=ExecutionState.COMPLETED)
+        )
+    )
+    assert ask(run)["eta"] is None
