@@ -16,10 +16,16 @@ _COMMAND = ("nanobatch-embedded", "nanobatch-client")
 
 
 def members() -> dict[str, list[str]]:
-    """Return the dependencies of each member of this repository."""
+    """Return the dependencies of each member of this repository, those of its extras included."""
     files = [path for place in ("protos", "services/*", "clients/*") for path in ROOT.glob(f"{place}/pyproject.toml")]
     projects = [tomllib.loads(path.read_text())["project"] for path in files]
-    return {project["name"]: project["dependencies"] for project in projects}
+    return {
+        project["name"]: [
+            *project["dependencies"],
+            *(each for extra in project.get("optional-dependencies", {}).values() for each in extra),
+        ]
+        for project in projects
+    }
 
 
 def image(service: str) -> tuple[set[str], set[str]]:

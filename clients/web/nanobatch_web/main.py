@@ -69,7 +69,7 @@ def _listen(address: str) -> socket.socket:
 async def _serve(settings: WebSettings, listening: socket.socket) -> int:
     port = int(listening.getsockname()[1])
     try:
-        async with observing(settings.metrics) as observed:
+        async with observing(settings, "web") as observed:
             app = make_app(settings, port)
             config = uvicorn.Config(
                 app,

@@ -85,7 +85,7 @@ async def _serve(settings: EmbeddedSettings) -> None:
             # Before all else: a taken address is told before anything was started.
             door = None if settings.web == "off" else stack.enter_context(page.open_socket(settings.web))
             lag = await stack.enter_async_context(LoopLag().measuring())
-            observed = await stack.enter_async_context(observing(settings.metrics, lag=lag))
+            observed = await stack.enter_async_context(observing(settings, "up", lag=lag))
             app = await stack.enter_async_context(open_embedded(settings, lag))
             # The gateway opens last and closes first, and serves when it has met storage: it speaks for all three.
             observed.ready_when(lambda: app.server.serving)

@@ -88,6 +88,7 @@ async def _run(listening: socket.socket, gateway: str, pictures: str, log_level:
             "NANOBATCH_PUBLIC_URL": pictures,
             "NANOBATCH_LOG_LEVEL": log_level,
             "NANOBATCH_METRICS": "",  # that port is ours
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "",  # the page has no spans
         },
         stdin=asyncio.subprocess.DEVNULL,
         pass_fds=[listening.fileno()],

@@ -38,7 +38,7 @@ def run(settings: GatewaySettings) -> int:
 async def _serve(settings: GatewaySettings) -> int:
     signalled = asyncio.create_task(wait_for_signal(), name="signal")
     try:
-        async with observing(settings.metrics) as observed, open_app(settings) as app:
+        async with observing(settings, "gateway") as observed, open_app(settings) as app:
             observed.ready_when(lambda: app.server.serving)
             _log.info("gateway.listening", address=app.address, http=app.http_address)
             await asyncio.wait({signalled, app.started}, return_when=asyncio.FIRST_COMPLETED)

@@ -202,6 +202,10 @@ class Lease:
     """Generators died during its calls: this one is made alone in a spare process."""
     job: OpenJob | None = None
     """To be asked for instead of submitting."""
+    origin_request_id: str = ""
+    """Under which the call that created the execution stands in the logs; empty: under none."""
+    origin_traceparent: str = ""
+    """The trace of that call; empty: it was not traced."""
 
 
 @dataclass(frozen=True, slots=True)

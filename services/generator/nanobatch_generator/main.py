@@ -21,7 +21,7 @@ _log = structlog.get_logger("nanobatch.generator")
 
 async def serve(settings: GeneratorSettings) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
-    async with observing(settings.metrics) as observed, open_app(settings) as app:
+    async with observing(settings, "generator") as observed, open_app(settings) as app:
         observed.ready_when(lambda: app.server.serving)
         _log.info("generator.serving", address=settings.listen, port=app.port, storage=settings.storage_target)
         signal = await wait_for_signal()

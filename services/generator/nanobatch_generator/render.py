@@ -38,6 +38,7 @@ from nanobatch_generator.running import Phase, Work
 from nanobatch_generator.spool import Spool, SpoolEntry
 from nanobatch_generator.tasks import await_task
 from nanobatch_generator.turns import Turns
+from nanobatch_runtime import requests, tracing
 from nanobatch_runtime.errors import NanobatchError, RemoteError
 from nanobatch_runtime.failpoints import failpoint
 from nanobatch_runtime.keyring import Identity, Keyring, SealBrokenError, UnknownKeyError
@@ -81,12 +82,20 @@ class Render:
 
     async def run(self, work: Work) -> None:
         """Work on one lease until its result is committed, its failure told, or the lease lost."""
-        facts = {"result": work.lease.ref.result_id, "execution": work.lease.execution_id}
+        lease = work.lease
+        facts = {"result": lease.ref.result_id, "execution": lease.execution_id}
+        requests.adopt(lease.origin_request_id)
+        structlog.contextvars.bind_contextvars(**facts)
+        tracing.adopt(lease.origin_traceparent)
+        with tracing.span("work on a result", "INTERNAL", **facts):
+            await self._work(work)
+
+    async def _work(self, work: Work) -> None:
         try:
             failure = await self._try(work)
             if failure is None:
                 tally.finished(work)
-                _log.info("result.finished", attempt=work.attempt_id, state=work.state, seconds=_seconds(work), **facts)
+                _log.info("result.finished", attempt=work.attempt_id, state=work.state, seconds=_seconds(work))
                 return
             ref, attempt_id = work.lease.ref, work.attempt_id
             state = await patiently(lambda: self._leases.fail(ref, attempt_id, failure))
@@ -94,12 +103,12 @@ class Render:
             tally.failed(work, failure)
         except LeaseLostError:
             LEASES_LOST.inc()
-            _log.info("lease.lost", phase=work.phase.name, **facts)
+            _log.info("lease.lost", phase=work.phase.name)
         except RemoteError as error:
             # Storage refuses to hear of it: the lease runs out, and the attempt closes as one that may be charged.
-            _log.warning("result.untold", reason=error.reason, attempt=work.attempt_id, **facts)
+            _log.warning("result.untold", reason=error.reason, attempt=work.attempt_id)
         else:
-            _log.info("result.failed", code=failure.code, charged=failure.charged.name, state=state, **facts)
+            _log.info("result.failed", code=failure.code, charged=failure.charged.name, state=state)
 
     async def _try(self, work: Work) -> Failure | None:
         try:
@@ -156,7 +165,9 @@ class Render:
         async with self._spare.process(lease.provider) if lease.suspect else nullcontext(provider) as caller:
             work.called(await self._start(lease))
             failpoint("attempt_written")
-            answer = await _call(caller, request, key)
+            what = {"provider": lease.provider, "model": lease.model, "attempt": work.attempt_id}
+            with tracing.span("call of the provider", "CLIENT", **what):
+                answer = await _call(caller, request, key)
         if isinstance(answer, Accepted):
             task_id = answer.task_id
             await patiently(lambda: self._leases.note_job(lease.ref, work.attempt_id, task_id))

@@ -69,6 +69,8 @@ def lease_from_proto(message: lease_service_pb2.Lease) -> Lease:
         standby=message.standby,
         suspect=message.suspect,
         job=_job(message.job) if message.HasField("job") else None,
+        origin_request_id=message.origin_request_id,
+        origin_traceparent=message.origin_traceparent,
     )
 
 

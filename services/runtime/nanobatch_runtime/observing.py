@@ -24,6 +24,8 @@ from nanobatch_runtime.addresses import is_loopback
 from nanobatch_runtime.errors import UnavailableError
 from nanobatch_runtime.lifecycle import LoopLag
 from nanobatch_runtime.metrics import LOOP_LAG, REGISTRY
+from nanobatch_runtime.settings import ObservedSettings
+from nanobatch_runtime.tracing import tracing
 
 _log = structlog.get_logger("nanobatch.observing")
 
@@ -64,11 +66,20 @@ class Observed:
 
 
 @asynccontextmanager
-async def observing(address: str, *, lag: LoopLag | None = None) -> AsyncGenerator[Observed]:
-    """Answer at ``host:port`` (port 0: a free one; empty: nowhere) while the context is open.
+async def observing(
+    settings: ObservedSettings, service: str, *, lag: LoopLag | None = None
+) -> AsyncGenerator[Observed]:
+    """Let others look at this process, as far as its settings say, while the context is open.
 
-    ``lag`` is a measurement that goes on already. Raises UnavailableError (ADDRESS_IN_USE).
+    ``service`` is its name in traces, ``lag`` a measurement that goes on already. Raises UnavailableError
+    (ADDRESS_IN_USE).
     """
+    async with tracing(settings.otlp_endpoint, service), _answering(settings.metrics, lag) as observed:
+        yield observed
+
+
+@asynccontextmanager
+async def _answering(address: str, lag: LoopLag | None) -> AsyncGenerator[Observed]:
     observed = Observed(asyncio.get_running_loop())
     if not address:
         yield observed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -48,6 +49,21 @@ class ObservedSettings(Settings):
 
     metrics: str = Field(default="", validation_alias="NANOBATCH_METRICS")
     """Listen address of metrics and health over HTTP, ``host:port``; empty: there is none."""
+
+    otlp_endpoint: str = Field(default="", validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    """Where traces go, over gRPC: ``http://host:4317`` (plain) or ``https://...``; empty: nothing is traced."""
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _can_be_traced(cls, value: str) -> str:
+        value = value.strip()
+        if value and not value.startswith(("http://", "https://")):
+            message = "write http://host:4317, or https:// for TLS."
+            raise ValueError(message)
+        if value and find_spec("opentelemetry.exporter") is None:
+            message = "traces need the extra packages of nanobatch-runtime[traces], and they are not installed."
+            raise ValueError(message)
+        return value
 
     @field_validator("metrics")
     @classmethod

@@ -186,6 +186,10 @@ class NewExecution:
     reservation_micros: int = 0
     labels: dict[str, str] = field(default_factory=dict)
     mode: str = "STANDARD"
+    origin_request_id: str | None = None
+    """The id of the call in the services' logs; not the one by which a repeat is recognised."""
+    origin_traceparent: str | None = None
+    """The W3C trace context of the call."""
 
 
 @dataclass(slots=True)
@@ -228,6 +232,8 @@ class Execution:
     create_time: datetime
     start_time: datetime | None
     end_time: datetime | None
+    origin_request_id: str | None = None
+    origin_traceparent: str | None = None
     stored: dict[str, Any] | None = field(default=None, compare=False, repr=False)
     """The row as it was read: what has not changed is not written back."""
 

@@ -54,7 +54,7 @@ async def _serve(settings: StorageSettings) -> int:
 
 
 async def _serve_until(signalled: asyncio.Task[str], opened: asyncio.Event, settings: StorageSettings) -> None:
-    async with observing(settings.metrics) as observed, open_app(settings) as app:
+    async with observing(settings, "storage") as observed, open_app(settings) as app:
         observed.ready_when(lambda: app.server.serving)
         opened.set()
         _log.info("storage.listening", address=app.address)

@@ -47,6 +47,8 @@ def lease_to_proto(lease: Lease) -> pb.Lease:
         crashes=result.crashes,
         standby=lease.standby,
         suspect=policy.is_suspect(result),
+        origin_request_id=execution.origin_request_id or "",
+        origin_traceparent=execution.origin_traceparent or "",
     )
     message.timeout.FromMilliseconds(settings.timeout_ms)
     message.lease_duration.FromTimedelta(lease.duration)

@@ -20,6 +20,10 @@ from nanobatch_runtime.settings import ObservedSettings, SettingsError, load
 from nanobatch_runtime.testing import eventually
 
 
+def at(address: str) -> ObservedSettings:
+    return ObservedSettings(metrics=address)
+
+
 def get(address: str, path: str, **headers: str) -> tuple[int, str]:
     request = urllib.request.Request(f"http://{address}{path}", headers=headers)  # our own
     try:
@@ -32,7 +36,7 @@ def get(address: str, path: str, **headers: str) -> tuple[int, str]:
 
 async def test_metrics_are_shown_with_what_is_read_while_somebody_looks():
     with metrics.QUEUE_READY.of(lambda: {("gemini", "m"): 2.0}), metrics.QUEUE_READY.of(lambda: {("gemini", "m"): 3.0}):
-        async with observing("127.0.0.1:0") as observed:
+        async with observing(at("127.0.0.1:0"), "test") as observed:
             code, text = await asyncio.to_thread(get, observed.address, "/metrics")
             assert code == 200
             assert 'nanobatch_queue_ready{model="m",provider="gemini"} 5.0' in text
@@ -42,7 +46,7 @@ async def test_metrics_are_shown_with_what_is_read_while_somebody_looks():
 
 
 async def test_a_process_is_ready_when_it_says_so_and_live_while_its_loop_turns():
-    async with observing("127.0.0.1:0") as observed:
+    async with observing(at("127.0.0.1:0"), "test") as observed:
         assert (await asyncio.to_thread(get, observed.address, "/readyz"))[0] == 503
         serving = True
         observed.ready_when(lambda: serving)
@@ -53,7 +57,7 @@ async def test_a_process_is_ready_when_it_says_so_and_live_while_its_loop_turns(
 
 
 async def test_a_loop_that_stands_still_is_not_live_and_its_metrics_are_shown_all_the_same():
-    async with observing("127.0.0.1:0") as observed:
+    async with observing(at("127.0.0.1:0"), "test") as observed:
         answers: dict[str, int] = {}
 
         def look() -> None:
@@ -67,7 +71,7 @@ async def test_a_loop_that_stands_still_is_not_live_and_its_metrics_are_shown_al
 
 
 async def test_on_loopback_it_answers_to_this_machines_own_names_alone():
-    async with observing("127.0.0.1:0") as observed:
+    async with observing(at("127.0.0.1:0"), "test") as observed:
         for name in ("127.0.0.1:1", "localhost", "[::1]:9090"):
             assert (await asyncio.to_thread(get, observed.address, "/metrics", Host=name))[0] == 200, name
         code, text = await asyncio.to_thread(get, observed.address, "/metrics", Host="rebound.example:9090")
@@ -76,7 +80,7 @@ async def test_on_loopback_it_answers_to_this_machines_own_names_alone():
 
 
 async def test_clients_that_say_nothing_do_not_pile_up():
-    async with observing("127.0.0.1:0") as observed:
+    async with observing(at("127.0.0.1:0"), "test") as observed:
         host, _, port = observed.address.rpartition(":")
         before = threading.active_count()
         silent = [socket.create_connection((host, int(port))) for _ in range(40)]
@@ -91,14 +95,14 @@ async def test_clients_that_say_nothing_do_not_pile_up():
 
 async def test_an_address_that_is_taken_is_named():
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
-        opening = observing(f"127.0.0.1:{other.getsockname()[1]}")
+        opening = observing(at(f"127.0.0.1:{other.getsockname()[1]}"), "test")
         with pytest.raises(UnavailableError, match="NANOBATCH_METRICS"):
             await opening.__aenter__()
 
 
 async def test_off_means_that_nothing_listens_and_nothing_is_measured():
     threads = threading.active_count()
-    async with observing("") as observed:
+    async with observing(at(""), "test") as observed:
         assert observed.address == ""
         assert threading.active_count() == threads
         assert "loop-lag" not in {task.get_name() for task in asyncio.all_tasks()}
@@ -107,7 +111,7 @@ async def test_off_means_that_nothing_listens_and_nothing_is_measured():
 async def test_the_port_is_given_back():
     address = f"127.0.0.1:{free_port()}"
     for _ in range(2):
-        async with observing(address) as observed:
+        async with observing(at(address), "test") as observed:
             assert observed.address == address
 
 

@@ -65,6 +65,8 @@ def make_app(parts: HttpParts, names: OwnNames, allowed_origins: Collection[str]
         exception_handlers={HTTPException: _as_ours, RequestValidationError: _as_violations},
         responses={"4XX": {"model": Failure}, "5XX": {"model": Failure}},
         redirect_slashes=False,
+        # Its own spans would hold addresses, and those of pictures are permissions. Ours are made in `observed`.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.include_router(batch_routes(parts.batch))
     app.include_router(single_routes(parts.batch))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 
 import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nanobatch_runtime import requests
+from nanobatch_runtime import requests, tracing
 from nanobatch_runtime.metrics import HTTP_REQUESTS
 
 _log = structlog.get_logger("nanobatch.http")
@@ -23,7 +24,9 @@ class Observed:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the class. The answer names the id, so that whoever asks for help can give it."""
-        requests.adopt(requests.made_or(Headers(scope=scope).get(requests.HEADER, "")))
+        headers, method = Headers(scope=scope), _method(scope)
+        requests.adopt(requests.made_or(headers.get(requests.HEADER, "")))
+        tracing.adopt(headers.get(tracing.HEADER, ""))
         began, status = time.perf_counter(), 499  # as others write it: the client went away before an answer
 
         async def answer(message: Message) -> None:
@@ -35,12 +38,14 @@ class Observed:
             await send(message)
 
         try:
-            await self._app(scope, receive, answer)
+            # Reads may be streams that last, or pictures by the hundred; what asks for work is a POST.
+            with tracing.span("POST", "SERVER") if method == "POST" else nullcontext():
+                await self._app(scope, receive, answer)
         finally:
             route = route_of(scope)
             HTTP_REQUESTS.labels(route, str(status)).inc()
             seconds = round(time.perf_counter() - began, 4)
-            _log.info("http.served", route=route, method=_method(scope), code=status, seconds=seconds)
+            _log.info("http.served", route=route, method=method, code=status, seconds=seconds)
 
 
 def route_of(scope: Scope) -> str:

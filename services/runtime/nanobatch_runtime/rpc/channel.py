@@ -10,11 +10,11 @@ from typing import TypeVar
 import grpc
 from pydantic import SecretStr
 
-from nanobatch_runtime import requests
+from nanobatch_runtime import requests, tracing
 from nanobatch_runtime.rpc import options
 from nanobatch_runtime.rpc.deadline import timeout_within
 from nanobatch_runtime.rpc.service_token import NO_TOKEN, with_service_token
-from nanobatch_runtime.rpc.showing import showing
+from nanobatch_runtime.rpc.showing import Metadata, showing
 from nanobatch_runtime.rpc.status import from_rpc_error
 
 T = TypeVar("T")
@@ -30,7 +30,11 @@ async def open_channel(target: str, service_token: SecretStr = NO_TOKEN) -> Asyn
     Calls show ``service_token`` where one is given, and to which request they belong: only to our own services.
     """
     async with grpc.aio.insecure_channel(target, options=options.channel(target)) as channel:
-        yield showing(with_service_token(channel, service_token), requests.outgoing)
+        yield showing(with_service_token(channel, service_token), _belonging)
+
+
+def _belonging() -> Metadata:
+    return (*requests.outgoing(), *tracing.outgoing())
 
 
 async def call(pending: Awaitable[T]) -> T:

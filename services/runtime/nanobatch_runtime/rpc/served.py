@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import nullcontext
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
@@ -12,7 +13,7 @@ import grpc
 import structlog
 from google.protobuf import descriptor_pool
 
-from nanobatch_runtime import requests
+from nanobatch_runtime import requests, tracing
 from nanobatch_runtime.errors import NanobatchError
 from nanobatch_runtime.ids import is_id
 from nanobatch_runtime.metrics import RPC_SECONDS, RPCS, RPCS_RUNNING
@@ -35,13 +36,15 @@ class Served:
         self._streams = streams
         self._began = time.perf_counter()
         self._code = "OK"
+        self._span = nullcontext() if streams else tracing.span(self.path, "SERVER")
 
     @staticmethod
     def arrived(details: grpc.HandlerCallDetails, *, public: bool) -> None:
         """Let all that follows in this task belong to the caller's request."""
-        offered = next((value for key, value in details.invocation_metadata or () if key == requests.HEADER), "")
-        text = offered if isinstance(offered, str) else ""
-        requests.adopt(requests.made_or(text) if public else text)
+        shown = {key: value for key, value in details.invocation_metadata or () if isinstance(value, str)}
+        offered = shown.get(requests.HEADER, "")
+        requests.adopt(requests.made_or(offered) if public else offered)
+        tracing.adopt(shown.get(tracing.HEADER, ""))
 
     def asked(self, request: Any) -> None:
         """Note which execution it is about, where the request says so."""
@@ -62,6 +65,7 @@ class Served:
 
     def __enter__(self) -> Self:
         """Begin."""
+        self._span.__enter__()
         RPCS_RUNNING.labels(self._service, self._method).inc()
         return self
 
@@ -71,6 +75,7 @@ class Served:
         """Count it and say so."""
         if kind is not None and issubclass(kind, asyncio.CancelledError | GeneratorExit):
             self._code = "CANCELLED"
+        self._span.__exit__(kind, error, trace)
         seconds = time.perf_counter() - self._began
         RPCS_RUNNING.labels(self._service, self._method).dec()
         RPCS.labels(self._service, self._method, self._code).inc()

@@ -157,6 +157,8 @@ def _execution(tx: Transaction, actor: Actor, new: NewExecution, workflow_id: st
         create_time=tx.now,
         start_time=None,
         end_time=None,
+        origin_request_id=new.origin_request_id,
+        origin_traceparent=new.origin_traceparent,
     )
 
 

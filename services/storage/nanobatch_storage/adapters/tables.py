@@ -212,6 +212,8 @@ executions = Table(
     Column("create_time", UtcDateTime, nullable=False),
     Column("start_time", UtcDateTime),
     Column("end_time", UtcDateTime),
+    Column("origin_request_id", String(64), comment="id in the logs of the call that made it; not the client's"),
+    Column("origin_traceparent", String(64), comment="W3C trace context of that call; null: it was not traced"),
     # Computed, so that the index over it changes with this one value and not with the counters beneath.
     Column("active", Boolean, Computed(_ACTIVE)),
     Index("uq_executions_request", "user_id", "request_id", unique=True, **_where("request_id is not null")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import grpc
@@ -12,6 +13,7 @@ from google.protobuf.message import Message
 
 from nanobatch.storage.v1 import execution_service_pb2 as pb
 from nanobatch.storage.v1 import execution_service_pb2_grpc
+from nanobatch_runtime import requests, tracing
 from nanobatch_runtime.bus import Bus
 from nanobatch_runtime.rpc import options
 from nanobatch_storage import changes, control, create, cursors
@@ -60,7 +62,11 @@ class ExecutionServicer(execution_service_pb2_grpc.ExecutionServiceServicer):
 
     async def CreateExecution(self, request: pb.CreateExecutionRequest, context: Context) -> pb.CreateExecutionResponse:
         """See the contract."""
-        new = new_execution_from_proto(request)
+        new = replace(
+            new_execution_from_proto(request),
+            origin_request_id=requests.current() or None,
+            origin_traceparent=tracing.current() or None,
+        )
         execution = await create.create_execution(self._executions, self._bus, actor_from_proto(request.actor), new)
         return pb.CreateExecutionResponse(execution=execution_to_proto(execution))
 
