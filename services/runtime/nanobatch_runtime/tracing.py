@@ -2,7 +2,7 @@
 
 Between services, and on the row of an execution, a trace is its W3C ``traceparent``, so that a generator's call belongs to
 the trace of the request that created the run, however much later it is made. A thin layer of our own over the SDK: its
-interceptors for grpc.aio cost a task per call, and off has to cost nothing (docs/adr/0019-metrics-and-traces.md).
+interceptors for grpc.aio cost a task per call, and off has to cost nothing (docs/adr/0021-metrics-and-traces.md).
 """
 
 from __future__ import annotations
