@@ -56,6 +56,9 @@ def _upgrade(url: URL) -> None:
                 connection.execute(text(f"set local lock_timeout = '{_WAIT_FOR_OTHERS}'"))
                 connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
                 connection.execute(text(f"set local lock_timeout = '{_WAIT_FOR_TABLES}'"))
+            if _is_newer(connection):
+                _log.warning("database.is_newer", backend=url.get_backend_name())
+                return
             command.upgrade(config(connection), "head")
     except (OperationalError, InterfaceError) as error:
         if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE or "locked" in str(error.orig):
@@ -79,6 +82,14 @@ def _standing(url: URL) -> tuple[str | None, str | None]:
             return MigrationContext.configure(connection).get_current_revision(), newest
     finally:
         engine.dispose()
+
+
+def _is_newer(connection: Connection) -> bool:
+    """Say whether a later version has migrated the database: its schema is ours and more, so that a roll-back works."""
+    present = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in ScriptDirectory.from_config(config(connection)).walk_revisions()}
+    # Numbers with leading zeros: a word that is no number of ours is no database of ours, and Alembic says so.
+    return present is not None and present not in known and present.isdecimal() and present > max(known)
 
 
 def config(connection: Connection) -> Config:
