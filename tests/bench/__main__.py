@@ -19,6 +19,7 @@ from bench.hidden_quota import bench_hidden_quota
 from bench.page import bench_page
 from bench.schedule import makespan
 from bench.watchers import commit_times
+from bench.services import bench_services
 from nanobatch.gateway.v1 import execution_pb2
 from nanobatch.gateway.v1 import execution_service_pb2 as pb
 from nanobatch.gateway.v1.execution_service_pb2_grpc import ExecutionServiceStub
@@ -208,6 +209,7 @@ BENCHES = {
     "flood": lease_queue.bench_flood,
     "hidden-quota": bench_hidden_quota,
     "page": bench_page,
+    "services": bench_services,
 }
 
 

@@ -14,7 +14,7 @@ from nanobatch_generator.domain import (
     PictureKind,
     PictureRejectedError,
 )
-from nanobatch_generator.patience import patiently, pause
+from nanobatch_generator.patience import patiently, pause, with_room
 from nanobatch_generator.ports import LeaseSource, Pictures, Sink
 from nanobatch_generator.spool import Spool, SpoolEntry
 from nanobatch_runtime.errors import Kind, RemoteError
@@ -71,7 +71,7 @@ class Finish:
             await pause(refusals)
 
     async def _checked(self, entry: SpoolEntry) -> Completion:
-        checked = await self._pictures.check(entry.master, entry.thumbnail)
+        checked = await with_room(lambda: self._pictures.check(entry.master, entry.thumbnail))
         failpoint("decoded")
         pictures = tuple(
             PictureFile(derived_id(entry.attempt_id, kind.name.lower()), kind, path, facts)

@@ -1,16 +1,23 @@
-"""Waiting for storage to come back. Every write to it is idempotent, so a repeat costs nothing."""
+"""Waiting for storage to come back, or for room on the disk. What is waited with can be repeated at no cost."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeVar
+
+import structlog
 
 from nanobatch_generator.domain import StorageDownError
 from nanobatch_runtime.backoff import full_jitter
 
 T = TypeVar("T")
+
+_log = structlog.get_logger("nanobatch.patience")
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 _BASE = timedelta(seconds=0.2)
 _CAP = timedelta(seconds=5)
@@ -30,4 +37,19 @@ async def patiently(call: Callable[[], Awaitable[T]]) -> T:
             return await call()
         except StorageDownError:
             failures += 1
+            await pause(failures)
+
+
+async def with_room(write: Callable[[], Awaitable[T]]) -> T:
+    """Repeat ``write`` until the disk has room for it: what is written is paid for. Raises any other OSError."""
+    failures = 0
+    while True:
+        try:
+            return await write()
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            failures += 1
+            if failures == 1:
+                _log.error("spool.full", detail=error.strerror)  # the folder's disk; no trace needed
             await pause(failures)

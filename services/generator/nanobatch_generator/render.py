@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -31,7 +32,7 @@ from nanobatch_generator.domain import (
 from nanobatch_generator.finish import Finish
 from nanobatch_generator.inputs import Inputs
 from nanobatch_generator.latency import Latencies
-from nanobatch_generator.patience import patiently
+from nanobatch_generator.patience import patiently, with_room
 from nanobatch_generator.places import Places
 from nanobatch_generator.ports import Caller, LeaseSource, Provider, Spare
 from nanobatch_generator.running import Phase, Work
@@ -150,7 +151,7 @@ class Render:
         )
         telling = asyncio.create_task(self._end_call(EndedCall(lease.ref, work.attempt_id, lease.execution_id), lease))
         try:
-            await self._spool.write(entry, done.data)
+            await with_room(partial(self._spool.write, entry, done.data))
         finally:
             await telling
         failpoint("spooled")

@@ -18,7 +18,7 @@ import structlog
 from nanobatch_generator.domain import Charged, Failure, FailureClass, Lease, LeaseRef
 from nanobatch_generator.finish import Replay
 from nanobatch_generator.heartbeat import Heartbeat
-from nanobatch_generator.patience import pause
+from nanobatch_generator.patience import patiently, pause
 from nanobatch_generator.ports import LeaseSource
 from nanobatch_generator.render import Render
 from nanobatch_generator.running import InFlight, Phase, Work
@@ -93,7 +93,8 @@ class Worker:
         deadline = time.monotonic() + grace.total_seconds()
         unstarted = [work for work in self._in_flight if work.phase in {Phase.PREPARING, Phase.WAITING}]
         await _aborted(unstarted)
-        await self._release([work.lease.ref for work in unstarted])
+        # What stays unreleased may have an open attempt, and counts as a crash: worth waiting for a busy storage.
+        await self._release([work.lease.ref for work in unstarted], max(_LAST_WORDS, grace.total_seconds()))
         await _wait(self._in_flight, deadline - time.monotonic())
         late = list(self._in_flight)
         await _aborted(late)
@@ -130,7 +131,7 @@ class Worker:
                 _log.info("storage.reached", failures=failures)
                 failures = 0
             if self._stop.is_set():
-                await self._release([lease.ref for lease in leases])
+                await self._release([lease.ref for lease in leases], _LAST_WORDS)
             elif leases:
                 for lease in leases:
                     self._begin(lease, tasks)
@@ -173,12 +174,12 @@ class Worker:
         self._in_flight.remove(work)
         self._changed.set()
 
-    async def _release(self, refs: list[LeaseRef]) -> None:
+    async def _release(self, refs: list[LeaseRef], seconds: float) -> None:
         if not refs:
             return
         try:
-            async with asyncio.timeout(_LAST_WORDS):
-                await self._leases.release(refs)
+            async with asyncio.timeout(seconds):
+                await patiently(lambda: self._leases.release(refs))
             _log.info("lease.released", count=len(refs))
         except (NanobatchError, TimeoutError) as error:  # they return by themselves when they expire
             _log.warning("lease.unreleased", count=len(refs), error=str(error))

@@ -11,7 +11,22 @@ from typing import Any
 
 from soak.ground import Ground, NotStartedError, StuckError
 from soak.report import Report
-from soak.scenarios import clients, crowds, edges, embedded, outages, plans, poison, quotas, stops, storms, workers
+from soak.scenarios import (
+    clients,
+    crowds,
+    dependencies,
+    edges,
+    embedded,
+    fulldisks,
+    outages,
+    plans,
+    poison,
+    quotas,
+    stops,
+    storms,
+    upgrades,
+    workers,
+)
 
 _PARTS = 5
 """A scenario has so many parts at most that wait for something."""
@@ -68,6 +83,11 @@ SCENARIOS: dict[str, Scenario] = {
         {"results": 2000},
         commit={"results": 60},
     ),
+    "5": Scenario(
+        "a database that is half there",
+        dependencies.half_open_database,
+        {"results": 80, "lease": 6.0, "long": 2.0},
+    ),
     "6": Scenario(
         "PostgreSQL restarts",
         outages.postgres_restarts,
@@ -85,6 +105,12 @@ SCENARIOS: dict[str, Scenario] = {
         stops.gateway_kills,
         {"results": 60, "kills": 3, "watchers": 10},
         commit={"results": 40, "kills": 2, "watchers": 4},
+    ),
+    "11": Scenario(
+        "a storage is killed",
+        dependencies.storage_kills,
+        {"results": 80, "kills": 4},
+        {"results": 3000, "kills": 200},
     ),
     "12": Scenario(
         "Redis vanishes",
@@ -120,6 +146,13 @@ SCENARIOS: dict[str, Scenario] = {
         {"results": 5000, "prompts": 50},
     ),
     "21": Scenario("a blocked loop", edges.blocked_loop, {"results": 100, "every": 25}),
+    "23": Scenario("full disks", fulldisks.full_disks, {"results": 60}, {"results": 300}),
+    "24": Scenario(
+        "an object store in trouble",
+        dependencies.store_in_trouble,
+        {"results": 80, "kills": 2, "away": 5.0},
+        {"results": 2000, "kills": 20},
+    ),
     "25": Scenario(
         "one process on SQLite",
         embedded.one_file,
@@ -139,6 +172,7 @@ SCENARIOS: dict[str, Scenario] = {
         {"singles": 100, "users": 100},
     ),
     "29": Scenario("the same creation many times", clients.submit_twice),
+    "40": Scenario("an upgrade under load", upgrades.upgrade_under_load, {"results": 100}),
     "all": Scenario(
         "kills, freezes, lost answers, a restart, FLUSHALL",
         workers.everything,

@@ -183,3 +183,27 @@ async def test_a_lost_lease_aborts_a_call_but_not_a_picture_that_has_arrived(mak
     worker.lost(arrived.ref)
     await eventually(lambda: calls.running == 0)
     await eventually(lambda: calls.done == [arrived.ref])
+
+
+async def test_what_was_not_begun_is_given_back_though_storage_is_slow_to_answer(make_lease, start):
+    """Unreleased, a lease whose attempt storage has just opened counts as a crash, in an orderly stop."""
+
+    class Slow(Queue):
+        tries = 0
+
+        async def release(self, refs):
+            self.tries += 1
+            if self.tries < 3:
+                raise StorageDownError("restarts as well")
+            await super().release(refs)
+
+    class Preparing(Calls):
+        async def run(self, work):
+            await asyncio.Event().wait()
+
+    lease = make_lease()
+    queue = Slow([lease])
+    worker = start(queue, Preparing({}), 1)
+    await eventually(lambda: not queue.waiting)
+    await worker.drain(timedelta(seconds=60))
+    assert queue.released == [lease.ref]

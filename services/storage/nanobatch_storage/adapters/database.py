@@ -23,14 +23,16 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from nanobatch_runtime.clock import Clock, SystemClock
-from nanobatch_runtime.errors import UnavailableError
+from nanobatch_runtime.errors import NanobatchError, UnavailableError
 from nanobatch_storage.adapters.engine_postgres import PostgresEngine
 from nanobatch_storage.adapters.engine_sqlite import SqliteEngine
+from nanobatch_storage.errors import DiskFullError
 
 T = TypeVar("T")
 
 _PATIENCE = timedelta(seconds=15)
 """How long a transaction is repeated."""
+_DISK_FULL = "53100"
 # deadlock_detected, serialization_failure, lock_not_available
 _REPEATABLE_SQLSTATES = {"40P01", "40001", "55P03"}
 
@@ -145,8 +147,8 @@ class Database:
                 if (lost or _is_repeatable(error)) and time.monotonic() < deadline:
                     await asyncio.sleep(random.uniform(0.005, 0.05))  # noqa: S311  # lets the other one through
                     continue
-                if _is_unavailable(error):
-                    raise DatabaseUnavailableError from error
+                if told := _told(error):
+                    raise told from error
                 raise
             except (PoolTimeoutError, OSError) as error:
                 raise DatabaseUnavailableError from error
@@ -164,8 +166,8 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            if _is_unavailable(error):
-                raise DatabaseUnavailableError from error
+            if told := _told(error):
+                raise told from error
             raise
         except (PoolTimeoutError, OSError) as error:
             raise DatabaseUnavailableError from error
@@ -250,7 +252,19 @@ def _is_repeatable(error: DBAPIError) -> bool:
     return isinstance(error, OperationalError) and "locked" in str(error.orig)
 
 
+def _told(error: DBAPIError) -> NanobatchError | None:
+    """Return what callers are told: the database is full or away; None where the error is a fault of ours."""
+    if getattr(error.orig, "sqlstate", None) == _DISK_FULL or _sqlite_code(error) == sqlite3.SQLITE_FULL:
+        return DiskFullError("the database")
+    return DatabaseUnavailableError() if _is_unavailable(error) else None
+
+
+def _sqlite_code(error: DBAPIError) -> int | None:
+    code: int | None = getattr(error.orig, "sqlite_errorcode", None)
+    return code
+
+
 def _is_unavailable(error: DBAPIError) -> bool:
-    if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+    if _sqlite_code(error) == sqlite3.SQLITE_ERROR:
         return False  # a statement that SQLite does not understand is a fault of ours, though the driver calls it operational
     return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)

@@ -1,0 +1,155 @@
+"""Scenarios 5, 11 and 24: a database that is half there, storages that are killed, an object store in trouble."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import grpc
+from s3_server import S3Server, private_s3
+
+from nanobatch.gateway.v1 import execution_service_pb2
+from nanobatch_runtime.failpoints import VARIABLE
+from soak.faultproxy import Mode
+from soak.ground import Ground, Setup
+from soak.report import Report
+from soak.scenarios.outages import first_progress
+from soak.scenarios.workers import create
+from soak.stage import Stage, stage
+from soak.troubledstore import TroubledStore
+
+_CALL_LIMIT = 20.0
+"""Longest that a call inside may take (nanobatch_runtime.rpc.channel)."""
+_POOL = 20
+"""Connections of one storage (docs/operations.md)."""
+
+
+async def half_open_database(ground: Ground, *, results: int = 300, lease: float = 8.0, long: float = 3.0) -> Report:
+    """Nothing, or no answer, passes between storage and PostgreSQL for half a lease, a lease, and longer than any."""
+    report = ground.report
+    setup = Setup(lease_seconds=lease, proxies=frozenset({"database"}), watchers=1)
+    async with stage(ground, setup) as on:
+        await create(on, results)
+        longest, recoveries = 0.0, []
+        plan = [(Mode.BLACKHOLE, 0.5), (Mode.HALF_OPEN, 0.5), (Mode.BLACKHOLE, 1.0), (Mode.HALF_OPEN, long)]
+        async for n in on.over_the_run(len(plan), results // 2):
+            mode, leases = plan[n]
+            event = on.note("outage") if leases >= 1 else {}
+            on.proxies["database"].mode = mode
+            longest = max(longest, await answers_for(on, leases * lease))
+            on.proxies["database"].mode = Mode.PASS
+            recoveries.append(await first_progress(on))
+            # A call may be answered late by what was stuck in the meantime.
+            event["until"] = time.monotonic() + 1
+            if n == 1:
+                extra = len(on.provider.calls()) - on.final() - sum(on.provider.out().values())
+                report.hold(f"below a lease: {max(0, extra)} calls more than results", kept=extra <= setup.slots * 3)
+        await on.ended(within=180 + results / 2)
+        on.verdict(report, results=results)
+        report.hold(
+            f"every call was answered within its limit: the longest after {longest:.1f} s",
+            kept=longest <= _CALL_LIMIT + 2,
+        )
+        ((open_now,),) = on.rows("select count(*) from pg_stat_activity where application_name = 'nanobatch-storage'")
+        report.hold(f"{open_now} connections of storage at the end, {_POOL} may be", kept=open_now <= _POOL)
+        report.timely(f"first progress after {max(recoveries):.1f} s at most", kept=max(recoveries) <= 30)
+    return report
+
+
+async def answers_for(on: Stage, seconds: float) -> float:
+    """Ask the gateways for as long; returns how long the slowest answer, a refusal as well, was waited for."""
+    until, longest = time.monotonic() + seconds, 0.0
+    while time.monotonic() < until:
+        started = time.monotonic()
+        request = execution_service_pb2.GetExecutionRequest(execution_id=on.executions[0])
+        try:
+            await on.stub().GetExecution(request, timeout=60)
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+                raise
+        longest = max(longest, time.monotonic() - started)
+        await asyncio.sleep(0.1)
+    return longest
+
+
+async def storage_kills(ground: Ground, *, results: int = 300, kills: int = 20) -> Report:
+    """SIGKILL one of two storages; every second one dies by itself between a picture's bytes and their row."""
+    report = ground.report
+    async with stage(ground, Setup(storages=2, lease_seconds=15)) as on:
+        await create(on, results)
+        places = 0
+        async for n in on.over_the_run(kills, results):
+            number = n % 2
+            on.note("storage kill")
+            if n % 4 >= 2:
+                # One that dies at its third picture from its start on, in the middle of it or just behind it.
+                on.storages[number].kill()
+                on.storages[number].wait()
+                place = "picture_written" if n % 8 < 4 else "picture_renamed"
+                dying = on.start_storage(number, **{VARIABLE: f"{place}=kill@3"})
+                await on.when(lambda dying=dying: dying.poll() is not None or on.final() >= results, within=120)
+                places += dying.poll() is not None
+                dying.kill()
+                dying.wait()
+            else:
+                on.storages[number].kill()
+                on.storages[number].wait()
+            on.storages[number] = on.start_storage(number)
+            await on.serving(on.storage_ports[number])
+        await on.ended(within=180 + results / 3)
+        on.verdict(report, results=results, extra_calls_allowed=False)
+        report.hold(f"{places} of {kills} died between bytes and row", kept=places > 0)
+    report.none_of(kills, "kills of a storage")
+    return report
+
+
+@asynccontextmanager
+async def objects(ground: Ground) -> AsyncIterator[tuple[S3Server, str, TroubledStore]]:
+    """Run an object store behind something that troubles it; yields it, the name of a bucket, and the trouble."""
+    async with AsyncExitStack() as stack:
+        server = stack.enter_context(private_s3())
+        trouble = await stack.enter_async_context(TroubledStore(server.url, ground.seed).listening())
+        yield server, server.bucket(), trouble
+
+
+async def store_in_trouble(
+    ground: Ground, *, results: int = 300, share: float = 0.2, kills: int = 4, away: float = 15.0
+) -> Report:
+    """A fifth of all requests go wrong in six ways, storages die between bytes and row, and for a while nothing answers."""
+    report = ground.report
+    async with objects(ground) as (server, bucket, trouble):
+        setup = Setup(storages=2, lease_seconds=15, environment=server.environment(bucket, trouble.port))
+        async with stage(ground, setup) as on:
+            await create(on, results)
+            trouble.share = share
+            async for n in on.over_the_run(kills, results // 2):
+                number = n % 2
+                on.note("storage kill")
+                on.storages[number].kill()
+                on.storages[number].wait()
+                trouble.share = 0.0  # a start is refused where the store is: that is another test's business
+                on.storages[number] = on.start_storage(number, **{VARIABLE: "picture_renamed=kill@3"} if n % 2 else {})
+                await on.serving(on.storage_ports[number])
+                trouble.share = share
+            await on.when(lambda: on.final() >= results * 0.6, within=300)
+            trouble.kinds, trouble.share = ("refused",), 1.0
+            await asyncio.sleep(away)
+            trouble.share = 0.0
+            for number, process in enumerate(on.storages):
+                if process.poll() is not None:  # died of its failpoint
+                    on.storages[number] = on.start_storage(number)
+            back = await first_progress(on)
+            await on.ended(within=180 + results / 2)
+            server.mirror(bucket, "pictures/", on.folder / "data/pictures")
+            on.verdict(report, results=results, extra_calls_allowed=False)
+            done = {kind or "none": count for kind, count in sorted(trouble.done.items())}
+            report.hold(f"requests by trouble: {done}", kept=len(done) == len(trouble_kinds()) + 1)
+            report.timely(f"first progress {back:.1f} s after the store is back", kept=back <= 10)
+        report.none_of(sum(trouble.done.values()) - trouble.done[""], "requests that went wrong")
+    return report
+
+
+def trouble_kinds() -> tuple[str, ...]:
+    return TroubledStore("", 0).kinds
