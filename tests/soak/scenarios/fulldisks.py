@@ -76,7 +76,7 @@ async def full_spool(ground: Ground, results: int) -> None:
         # Not one whole picture fits.
         with disk(on.folder / "small-spool", "256k") as make_room:
             one.start(NANOBATCH_DATA_DIR=str(on.folder / "small-spool"))
-            await create(on, results // 2)
+            await on.create(results // 2)  # nothing of it can be finished yet
             await on.when(lambda: "spool.full" in on.log_of(f"g{one.number}"), within=120)
             await stands_still(on)
             await ended_with_room(ground.report, on, "a spool", make_room, results // 2)

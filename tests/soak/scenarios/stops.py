@@ -91,15 +91,18 @@ class Load:
 
     async def _ask(self, port: int) -> None:
         async with Client(f"127.0.0.1:{port}") as client:
-            while not self._stop.is_set():
-                await asyncio.sleep(self._pause * len(self._on.gateway_ports))
-                if not self.execution:
-                    continue
-                try:
-                    await client.get_execution(self.execution)
-                except NanobatchError as error:
-                    self.failed.append(f"{type(error).__name__}: {error}")
-                self.made += 1
+            await self._ask_on(client)
+
+    async def _ask_on(self, client: Client) -> None:
+        while not self._stop.is_set():
+            await asyncio.sleep(self._pause * len(self._on.gateway_ports))
+            if not self.execution:
+                continue
+            try:
+                await client.get_execution(self.execution)
+            except NanobatchError as error:
+                self.failed.append(f"{type(error).__name__}: {error}")
+            self.made += 1
 
 
 async def gateway_kills(ground: Ground, *, results: int = 300, kills: int = 20, watchers: int = 50) -> Report:
