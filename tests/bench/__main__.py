@@ -18,8 +18,8 @@ from bench import lease_queue, watchers
 from bench.hidden_quota import bench_hidden_quota
 from bench.page import bench_page
 from bench.schedule import makespan
-from bench.watchers import commit_times
 from bench.services import bench_services
+from bench.watchers import commit_times
 from nanobatch.gateway.v1 import execution_pb2
 from nanobatch.gateway.v1 import execution_service_pb2 as pb
 from nanobatch.gateway.v1.execution_service_pb2_grpc import ExecutionServiceStub
