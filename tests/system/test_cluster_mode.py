@@ -14,6 +14,7 @@ from fakes.gemini import FakeGemini
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from postgres_server import private_postgres
 from processes import Cluster, cluster, free_port
+from redis_server import private_redis
 
 from nanobatch_client.models import ExecutionState, ProgressUpdate, ResultState
 from nanobatch_runtime.testing import eventually
@@ -91,6 +92,30 @@ async def test_a_redis_url_that_is_none_ends_every_service_with_two_and_its_vari
             assert await asyncio.to_thread(process.wait, 30) == 2
             assert services.log(name).startswith("NANOBATCH_REDIS_URL: write ")
             assert "s3cret" not in services.log(name)
+
+
+async def test_a_gateway_or_generator_with_another_redis_than_storage_or_none_ends_with_one_line(
+    tmp_path, postgres_server, redis_server
+):
+    with (
+        private_redis() as other,
+        on_database(tmp_path, postgres_server, NANOBATCH_REDIS_URL=redis_server.url) as services,
+    ):
+        services.storage()
+        started = {}
+        for which, url in (("another", other.url), ("none", "")):
+            own = {"NANOBATCH_REDIS_URL": url}
+            started[f"gateway-{which}"] = services.gateway(
+                f"gateway-{which}", NANOBATCH_GATEWAY_GRPC="127.0.0.1:0", **own
+            )
+            started[f"generator-{which}"] = services.generator(f"generator-{which}", **own)
+        right = services.gateway("right")
+        for name, process in started.items():
+            assert await asyncio.to_thread(process.wait, 90) == 1
+            lines = [line for line in services.log(name).splitlines() if "set NANOBATCH_REDIS_URL" in line]
+            assert 1 <= len(lines) <= 2
+        await eventually(lambda: serving(services.target), within=90)
+        assert right.poll() is None
 
 
 @pytest.mark.timeout(240)

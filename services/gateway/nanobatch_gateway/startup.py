@@ -14,6 +14,7 @@ from nanobatch_gateway.ports import Accounts
 from nanobatch_runtime.backoff import full_jitter
 from nanobatch_runtime.errors import NanobatchError
 from nanobatch_runtime.keyring import Identity, Keyring, SealBrokenError, UnknownKeyError
+from nanobatch_runtime.redis import RedisMismatchError
 
 _log = structlog.get_logger("nanobatch.gateway")
 
@@ -26,26 +27,34 @@ _LONGEST_WAIT = timedelta(seconds=2)
 class Startup:
     """Makes sure that the first user and the shared secret exist. Until :meth:`run` has ended nobody is let in."""
 
-    def __init__(self, accounts: Accounts, keyring: Keyring, first_user: Callable[[], Awaitable[None]]) -> None:
-        """``first_user`` makes sure that somebody can call; it may be called again and again."""
+    def __init__(
+        self,
+        accounts: Accounts,
+        keyring: Keyring,
+        first_user: Callable[[], Awaitable[None]],
+        same_redis: Callable[[], Awaitable[None]],
+    ) -> None:
+        """``first_user`` makes sure that somebody can call, ``same_redis`` that Redis is storage's; both may be repeated."""
         self._accounts = accounts
         self._keyring = keyring
         self._first_user = first_user
+        self._same_redis = same_redis
         self._secret: bytes | None = None
         self._trouble = "The gateway is waiting for storage to come up; try again in a moment."
 
     async def run(self) -> None:
-        """Try until it works. Raises only what no repeat can mend: ENCRYPTION_KEY or NANOBATCH_ADMIN_TOKEN are wrong."""
+        """Try until it works. Raises only what no repeat can mend: a setting is wrong."""
         failures, said = 0, ""
         while True:
             try:
+                await self._same_redis()
                 await self._first_user()
                 self._secret = await self._shared_secret()
             except (UnknownKeyError, SealBrokenError) as error:
                 self._trouble = f"The gateway cannot start with its ENCRYPTION_KEY. {error.message}"
                 _log.error("gateway.cannot_start", reason=error.reason, message=error.message)  # no trace needed
                 raise
-            except AdminTokenTakenError as error:
+            except (AdminTokenTakenError, RedisMismatchError) as error:
                 self._trouble = "The gateway cannot start with its settings; its log says why."
                 _log.error("gateway.cannot_start", reason=error.reason, message=error.message)  # no trace needed
                 raise

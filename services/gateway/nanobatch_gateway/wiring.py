@@ -28,6 +28,7 @@ from nanobatch_gateway.accounts import ManageTokens, ManageUsers
 from nanobatch_gateway.adapters.accounts_grpc import GrpcAccounts, GrpcTokens, GrpcUsers
 from nanobatch_gateway.adapters.counters_redis import open_counters
 from nanobatch_gateway.adapters.exports_grpc import GrpcExports
+from nanobatch_gateway.adapters.hints_grpc import GrpcHints
 from nanobatch_gateway.adapters.images_grpc import GrpcImages
 from nanobatch_gateway.adapters.links_hmac import HmacPictureLinks
 from nanobatch_gateway.adapters.pictures_checker import CheckedPictures
@@ -80,6 +81,7 @@ from nanobatch_runtime.clock import Clock, SystemClock
 from nanobatch_runtime.lifecycle import cancel
 from nanobatch_runtime.metrics import REDIS_UP
 from nanobatch_runtime.pictures import PictureChecker, PictureLimits
+from nanobatch_runtime.redis import require_same
 from nanobatch_runtime.rpc import options
 from nanobatch_runtime.rpc.channel import open_channel
 from nanobatch_runtime.rpc.server import RpcServer
@@ -164,7 +166,9 @@ async def open_app(
         keyring = settings.keyring
         accounts = GrpcAccounts(storage)
         authenticator, first_user = _door(settings, accounts, remember)
-        startup = Startup(accounts, keyring, first_user)
+        startup = Startup(
+            accounts, keyring, first_user, partial(require_same, settings.redis, GrpcHints(storage).described)
+        )
         request_limits = await _open_limits(settings, stack)
         http = None if settings.http == "off" else stack.enter_context(closing(HttpServer(settings.http)))
         server = RpcServer(

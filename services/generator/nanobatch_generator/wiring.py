@@ -13,6 +13,7 @@ import structlog
 from nanobatch.generator.v1 import generator_service_pb2
 from nanobatch.generator.v1.generator_service_pb2_grpc import add_GeneratorServiceServicer_to_server
 from nanobatch_generator.adapters.changes_grpc import GrpcChanges
+from nanobatch_generator.adapters.hints_grpc import GrpcHints
 from nanobatch_generator.adapters.images_grpc import GrpcImages
 from nanobatch_generator.adapters.leases_grpc import GrpcLeaseExtender, GrpcLeases
 from nanobatch_generator.adapters.peers_redis import RedisPeers
@@ -22,6 +23,7 @@ from nanobatch_generator.finish import Finish, Replay
 from nanobatch_generator.heartbeat import Heartbeat
 from nanobatch_generator.inputs import Inputs
 from nanobatch_generator.latency import Latencies
+from nanobatch_generator.patience import patiently
 from nanobatch_generator.pictures import CheckedPictures
 from nanobatch_generator.ports import Pictures, Provider, Spare
 from nanobatch_generator.progress import Progress
@@ -37,7 +39,7 @@ from nanobatch_runtime.clock import SystemClock
 from nanobatch_runtime.lifecycle import cancel
 from nanobatch_runtime.metrics import LEASES_HELD, REDIS_UP, SLOTS
 from nanobatch_runtime.pictures import PictureChecker
-from nanobatch_runtime.redis import RedisPubSub
+from nanobatch_runtime.redis import RedisPubSub, require_same
 from nanobatch_runtime.rpc import options
 from nanobatch_runtime.rpc.channel import open_channel
 from nanobatch_runtime.rpc.server import RpcServer
@@ -151,13 +153,19 @@ async def open_app(
         add_GeneratorServiceServicer_to_server(GeneratorServicer(progress, providers), server.server)
         app = GeneratorApp(server, worker, progress, settings.drain)
 
+        hints = GrpcHints(storage_channel)
+
+        async def work() -> None:
+            await require_same(settings.redis, lambda: patiently(hints.described))
+            await worker.run()
+
         await server.start()
         stack.push_async_callback(server.stop, _SERVER_GRACE)
         async with _plain_errors(), asyncio.TaskGroup() as tasks:
             loops = [
                 tasks.create_task(heartbeat.run(worker.lost), name="heartbeat"),
                 tasks.create_task(progress.run(), name="progress"),
-                tasks.create_task(worker.run(), name="worker"),
+                tasks.create_task(work(), name="worker"),
             ]
             try:
                 yield app

@@ -19,6 +19,8 @@ from nanobatch.storage.v1 import (
     analytics_service_pb2_grpc,
     execution_service_pb2,
     execution_service_pb2_grpc,
+    hint_service_pb2,
+    hint_service_pb2_grpc,
     image_service_pb2,
     image_service_pb2_grpc,
     lease_service_pb2,
@@ -58,6 +60,7 @@ from nanobatch_storage.ports_queue import Leases, Ledger
 from nanobatch_storage.servicers.accounts import AccountServicer
 from nanobatch_storage.servicers.analytics import AnalyticsServicer
 from nanobatch_storage.servicers.executions import ExecutionServicer
+from nanobatch_storage.servicers.hints import HintServicer
 from nanobatch_storage.servicers.images import ImageServicer
 from nanobatch_storage.servicers.leases import LeaseServicer
 from nanobatch_storage.settings import StorageSettings
@@ -75,6 +78,7 @@ SERVICE_NAMES = tuple(
         account_service_pb2,
         analytics_service_pb2,
         execution_service_pb2,
+        hint_service_pb2,
         image_service_pb2,
         lease_service_pb2,
     )
@@ -123,6 +127,7 @@ async def open_app(
     url = make_url(settings.database_url)
     blobs = await _met_blobs(settings)
     async with AsyncExitStack() as stack:
+        shared_redis = settings.redis if bus is None else ""
         if bus is None:
             bus = await _open_bus(settings.redis, stack)
         if url.get_backend_name() == "sqlite":
@@ -168,6 +173,7 @@ async def open_app(
             ),
             server.server,
         )
+        hint_service_pb2_grpc.add_HintServiceServicer_to_server(HintServicer(shared_redis), server.server)
         image_service_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(images, blobs), server.server)
         lease_service_pb2_grpc.add_LeaseServiceServicer_to_server(
             LeaseServicer(leases, ledger, blobs, bus=bus, draining=server.draining, generators=generators),

@@ -9,6 +9,7 @@ from nanobatch.storage.v1 import (
     account_service_pb2,
     analytics_service_pb2,
     execution_service_pb2,
+    hint_service_pb2,
     image_service_pb2,
     lease_service_pb2,
 )
@@ -20,6 +21,7 @@ INTERNAL = (
     account_service_pb2,
     analytics_service_pb2,
     execution_service_pb2,
+    hint_service_pb2,
     image_service_pb2,
     lease_service_pb2,
 )

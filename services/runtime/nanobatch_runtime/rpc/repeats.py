@@ -51,6 +51,9 @@ REPEATS: Mapping[str, Mapping[str, Repeat]] = {
         "GetServerStats": Repeat.READ,
         "GetUsage": Repeat.READ,
     },
+    "nanobatch.storage.v1.HintService": {
+        "DescribeHints": Repeat.READ,
+    },
     "nanobatch.storage.v1.ExecutionService": {
         "GetExecution": Repeat.READ,
         "GetLatency": Repeat.READ,
