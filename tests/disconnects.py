@@ -1,13 +1,14 @@
 """Watchers that are cut thousands of times, while gateways and generators come and go, miss nothing and hear nothing twice.
 
-``PYTHONPATH=tests python -m disconnects --seed 1 --count 10000`` does it at length, ``tests/system/test_watchers.py`` in
-short. Storage, two generators and two gateways run in this process, over TCP, so that a run can be short and its watchers many.
+``PYTHONPATH=tests python -m disconnects --seed 1 --count 10000`` does it at length, in parts: it says how to go on where it was
+stopped, by ``--minutes 15`` for example. ``tests/system/test_watchers.py`` does it in short. Storage, two generators and two gateways run in this process, over TCP, so that a run can be short and its watchers many.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import random
 import socket
 import tempfile
@@ -31,6 +32,7 @@ from nanobatch_client import Client
 from nanobatch_gateway.settings import GatewaySettings
 from nanobatch_generator.pictures import CheckedPictures
 from nanobatch_generator.settings import GeneratorSettings
+from nanobatch_runtime import logs
 from nanobatch_runtime.bus import MemoryBus
 from nanobatch_runtime.lifecycle import cancel
 from nanobatch_runtime.pictures import PictureChecker
@@ -255,13 +257,22 @@ def _free_address() -> str:
 
 
 def main() -> None:
-    """Run it at length."""
+    """Run it at length, in parts of a seed each, so that it can be stopped after any of them and gone on with later."""
     parser = argparse.ArgumentParser(prog="python -m disconnects")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1, help="of the first part; each part has the next one")
+    parser.add_argument("--count", type=int, default=10_000, help="disconnects in all")
+    parser.add_argument("--part", type=int, default=500, help="disconnects of a part")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no part after so many minutes")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="nanobatch-disconnects-") as folder, suppress(KeyboardInterrupt):
-        print(asyncio.run(disconnects(Path(folder), seed=arguments.seed, count=arguments.count)))
+    logs.configure("error")  # three services that tell of each call on one terminal are half of the work
+    seed, left, until = arguments.seed, arguments.count, time.monotonic() + 60 * arguments.minutes
+    with suppress(KeyboardInterrupt):
+        while left > 0 and time.monotonic() < until:
+            with tempfile.TemporaryDirectory(prefix="nanobatch-disconnects-") as folder:
+                outcome = asyncio.run(disconnects(Path(folder), seed=seed, count=min(left, arguments.part)))
+            print(outcome, flush=True)
+            seed, left = seed + 1, left - outcome.disconnects
+    print(f"{arguments.count - left} disconnects; " + (f"go on: --seed {seed} --count {left}" if left > 0 else "done"))
 
 
 if __name__ == "__main__":

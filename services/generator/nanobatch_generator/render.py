@@ -126,9 +126,14 @@ class Render:
         lease = work.lease
         if lease.job is not None:
             work.accepted(lease.job.attempt_id, lease.job.elapsed)
-        provider = self._provider(lease)
-        key = self._open_key(lease)
-        request = await self._request(lease)
+        try:
+            provider = self._provider(lease)
+            key = self._open_key(lease)
+            request = await self._request(lease)
+        except ProviderError as error:
+            if lease.job is not None:  # what was submitted goes on without us
+                error.charged = Charged.MAYBE
+            raise
         if lease.job is not None:  # paid for, perhaps, and going on: it is never submitted again
             answer: Done | Accepted = Accepted(lease.job.task_id, timedelta(0))
         else:

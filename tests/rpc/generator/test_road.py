@@ -131,6 +131,21 @@ async def test_a_key_that_does_not_open_is_told_and_never_used(house):
     assert house.provider.requests == []
 
 
+async def test_a_task_that_cannot_be_asked_for_may_have_been_charged(house):
+    attempt, broken = new_id(), house.storage.credential()
+    broken.id = new_id()
+    rows = [
+        *house.storage.add(credential=broken, job=pb.OpenJob(attempt_id=attempt, task_id="a-task")),
+        *house.storage.add(provider="unheard-of", job=pb.OpenJob(attempt_id=attempt, task_id="another")),
+    ]
+    for row in rows:
+        row.attempt_id = attempt
+    async with house.generator():
+        await eventually(lambda: all(row.state == "FAILED" for row in rows))
+    assert [(failure_class(row), row.failure.charged) for row in rows] == [("KEY_UNUSABLE", 3), ("TRANSIENT", 3)]
+    assert house.provider.requests == []
+
+
 async def test_source_and_references_go_along_in_order_and_are_read_once(house):
     source, first, second = new_id(), new_id(), new_id()
     house.storage.images = {source: b"s" * 600_000, first: b"1", second: b"2"}

@@ -7,7 +7,6 @@ import grpc
 from nanobatch.storage.v1 import hint_service_pb2 as pb
 from nanobatch.storage.v1 import hint_service_pb2_grpc
 from nanobatch_gateway.adapters.calls import ask_storage, limit
-from nanobatch_runtime.errors import Kind, RemoteError
 
 
 class GrpcHints:
@@ -19,10 +18,13 @@ class GrpcHints:
 
     async def described(self) -> tuple[bool, str] | None:
         """Return whether storage has a Redis, and its identity; None where it cannot say."""
+        found = await ask_storage(self._asked())
+        return None if found is None else (found.uses_redis, found.redis_identity)
+
+    async def _asked(self) -> pb.DescribeHintsResponse | None:
         try:
-            found = await ask_storage(self._stub.DescribeHints(pb.DescribeHintsRequest(), timeout=limit()))
-        except RemoteError as error:
-            if error.kind is Kind.UNIMPLEMENTED:  # a storage of the version before, in a rolling update
+            return await self._stub.DescribeHints(pb.DescribeHintsRequest(), timeout=limit())
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:  # of the version before, in a rolling update
                 return None
             raise
-        return found.uses_redis, found.redis_identity
