@@ -1,7 +1,8 @@
 """Watchers that are cut thousands of times, while gateways and generators come and go, miss nothing and hear nothing twice.
 
-``PYTHONPATH=tests python -m disconnects --seed 1 --count 10000`` does it at length, in parts: it says how to go on where it was
-stopped, by ``--minutes 15`` for example. ``tests/system/test_watchers.py`` does it in short. Storage, two generators and two gateways run in this process, over TCP, so that a run can be short and its watchers many.
+``PYTHONPATH=tests python -m disconnects --seed 1 --count 10000`` does it at length, in parts: it says how to go on where it
+was stopped, by ``--minutes 15`` for example. ``tests/system/test_watchers.py`` does it in short. Storage, two generators and
+two gateways run in this process, over TCP, so that a run can be short and its watchers many.
 """
 
 from __future__ import annotations
