@@ -22,7 +22,7 @@ class Generator:
         self.number = number
         self.port = free_port()
         self._stage = stage
-        self._life = 0
+        self._life = self._worked_in = 0
         self.process: subprocess.Popen | None = None
 
     @property
@@ -44,6 +44,12 @@ class Generator:
     def is_busy(self) -> bool:
         """Whether the provider has a call of this very process."""
         return self._stage.provider.out().get(self.caller, 0) > 0
+
+    def has_worked(self) -> bool:
+        """Whether this very process has had a call since it was started."""
+        if self._worked_in != self._life and self.is_busy():
+            self._worked_in = self._life
+        return self._worked_in == self._life
 
     def kill(self) -> None:
         assert self.process is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 
 from soak import ghost
 from soak.report import Report
@@ -12,6 +13,8 @@ from soak.wires import LostAnswers, LostCommits
 
 FREEZE = 1.8
 """Times the lease."""
+_START_SECONDS = 15.0
+"""A generator that had no work after this long found none."""
 
 
 async def kills(ground: Ground, *, kills: int = 50, results: int = 1000) -> Report:
@@ -132,8 +135,15 @@ async def create(on: Stage, results: int) -> None:
 
 
 async def victim_with_work(on: Stage) -> Generator:
-    """Choose a generator that is running and has been for long enough to have work."""
-    await asyncio.sleep(0)
+    """Choose a generator that has work, once those that were started anew have had some, too.
+
+    Kills that come faster than generators start hit the same few prompts again and again. These become suspects, which are
+    called one at a time, each in a process of its own: a run would measure how fast processes start, and nothing else.
+    """
+    until = time.monotonic() + _START_SECONDS
+    await on.when(
+        lambda: sum(one.has_worked() for one in on.generators) == len(on.generators) or time.monotonic() > until
+    )
     await on.when(lambda: any(awake(one) for one in on.generators))
     return on.random.choice([one for one in on.generators if awake(one)])
 
