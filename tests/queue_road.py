@@ -1,6 +1,7 @@
-"""Every way that a result can go in the queue, on a database at a URL; also a program: ``python queue_road.py URL ROUNDS``.
+"""Every way that a result can go in the queue, on a database at a URL; also a program: ``queue_road.py road|lease URL ROUNDS``.
 
 As a program it prints JSON: how many results each lease of seven slots gave, and how long each took in milliseconds.
+``lease`` stops there.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import json
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from datetime import timedelta
 
-from nanobatch_storage.adapters.database import Database, open_database
+from nanobatch_storage.adapters.database import open_database
 from nanobatch_storage.adapters.leases_sql import SqlLeases
 from nanobatch_storage.adapters.ledger_sql import SqlLedger
 from nanobatch_storage.domain import (
@@ -22,6 +24,7 @@ from nanobatch_storage.domain import (
     FailureClass,
     Image,
     ImageKind,
+    Lease,
     LeaseRef,
     NewPicture,
     Usage,
@@ -45,19 +48,22 @@ def with_options(url: str, options: str) -> str:
     return f"{url}?options={options.replace('=', '%3D')}" if options else url
 
 
-async def road(database: Database) -> tuple[int, float]:
-    """Take a few results every way; returns how many were leased for :data:`SLOTS`, and after how many milliseconds."""
-    leases = SqlLeases(database, duration=timedelta(minutes=5))
-    ledger = SqlLedger(database)
+async def lease(leases: SqlLeases) -> tuple[Sequence[Lease], float]:
+    """Lease for :data:`SLOTS`; returns the leases, and after how many milliseconds."""
     started = time.perf_counter()
     taken = (await leases.take(SLOTS)).leases
-    took = (time.perf_counter() - started) * 1000
-    refs = [LeaseRef(lease.result.id, lease.result.lease_id or "") for lease in taken]
+    return taken, (time.perf_counter() - started) * 1000
+
+
+async def road(leases: SqlLeases, ledger: SqlLedger) -> tuple[int, float]:
+    """Take a few results every way; returns how many were leased, and after how many milliseconds."""
+    taken, took = await lease(leases)
+    refs = [LeaseRef(one.result.id, one.result.lease_id or "") for one in taken]
     assert await leases.extend(refs) == []
-    opened = [await ledger.start(ref, lease.execution.bucket_id or "") for ref, lease in zip(refs, taken, strict=True)]
-    for number, (ref, lease, attempt) in enumerate(zip(refs, taken, opened, strict=True)):
+    opened = [await ledger.start(ref, one.execution.bucket_id or "") for ref, one in zip(refs, taken, strict=True)]
+    for number, (ref, one, attempt) in enumerate(zip(refs, taken, opened, strict=True)):
         if number % 3 == 0:
-            await _complete(ledger, ref, attempt, lease.execution.user_id)
+            await _complete(ledger, ref, attempt, one.execution.user_id)
         elif number % 3 == 1:
             failure = Failure(FailureClass.TRANSIENT, "OFF", "It was off.", Charged.NO)
             await ledger.fail(ref, attempt, failure)
@@ -78,12 +84,16 @@ async def _complete(ledger: SqlLedger, ref: LeaseRef, attempt: str, owner: str) 
     await ledger.complete(Completion(ref, attempt, (new,), Usage(), timedelta(seconds=1), ""), [stored])
 
 
-async def roads(url: str, rounds: int) -> list[tuple[int, float]]:
+async def roads(url: str, rounds: int, *, only_lease: bool = False) -> list[tuple[int, float]]:
     """Walk it so many times over one pool of connections."""
     async with open_database(url) as database:
-        return [await road(database) for _ in range(rounds)]
+        leases = SqlLeases(database, duration=timedelta(minutes=5))
+        ledger = SqlLedger(database)
+        if only_lease:
+            return [(len(taken), took) for taken, took in [await lease(leases) for _ in range(rounds)]]
+        return [await road(leases, ledger) for _ in range(rounds)]
 
 
 if __name__ == "__main__":
-    walked = asyncio.run(roads(sys.argv[1], int(sys.argv[2])))
+    walked = asyncio.run(roads(sys.argv[2], int(sys.argv[3]), only_lease=sys.argv[1] == "lease"))
     print(json.dumps({"leased": [count for count, _ in walked], "milliseconds": [took for _, took in walked]}))

@@ -110,11 +110,13 @@ async def _queue(postgres: PostgresServer, size: int, *, analyze: bool) -> str:
     return name
 
 
-async def _walk(ground: Ground, name: str, rounds: int, options: str = "") -> dict[str, list[float]]:
+async def _walk(
+    ground: Ground, name: str, rounds: int, options: str = "", *, what: str = "road"
+) -> dict[str, list[float]]:
     """Walk the road in a process of its own, with the packages that are to be tested."""
     path = ":".join([str(ROOT / "tests"), *packages(ground.tree).values()])
     process = await asyncio.create_subprocess_exec(
-        sys.executable, ROOT / "tests/queue_road.py", with_options(ground.postgres.url(name), options), str(rounds),
+        sys.executable, ROOT / "tests/queue_road.py", what, with_options(ground.postgres.url(name), options), str(rounds),
         env={"PATH": os.environ["PATH"], "PYTHONPATH": path}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     told, trouble = await process.communicate()
@@ -126,10 +128,12 @@ async def _walk(ground: Ground, name: str, rounds: int, options: str = "") -> di
 async def _pages(ground: Ground, name: str) -> float:
     """Return how many pages of the buffer cache one lease touches, on average."""
     begin = len(ground.postgres.log())
-    await _walk(ground, name, _LOOKS, _EXPLAINED)
-    leasing = ("SELECT executions.id", "SELECT buckets", "SELECT results", "SELECT sum")
-    plans = [plan for plan in _plans(ground.postgres.log()[begin:]) if plan["Query Text"].startswith(leasing)]
-    return sum(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] for plan in plans) / _LOOKS
+    await _walk(ground, name, _LOOKS, _EXPLAINED, what="lease")
+    read = sum(
+        plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"]
+        for plan in _plans(ground.postgres.log()[begin:])
+    )
+    return read / _LOOKS
 
 
 def _plans(log: str) -> Iterator[dict[str, Any]]:
