@@ -216,6 +216,7 @@ TWINS: dict[str, Twin] = {
                 "    found = await tx.connection.execute(_LOCK_EXECUTIONS, names)\n",
             ),
         ),
+        size="",  # a deadlock takes two at the same moment
     ),
     "unknown-is-transient": Twin(
         "a connection lost after sending counts as one that was never sent",

@@ -93,7 +93,8 @@ async def storms(ground: Ground, *, executions: int = 20, results: int = 10, rou
             if call["prompt"].startswith(f"[{number}-") and call["arrived"] > storm.cancelled[number]
         ]
         seen = ground.postgres.log().count("deadlock detected") - deadlocks
-        on.verdict(report, retried=True, failures_allowed=0)
+        # A watch ends with its execution: what a retry made of it later, nobody told that watcher.
+        on.verdict(report, retried=True, watchers_complete=False, failures_allowed=0)
         report.hold(
             f"{len(storm.cancelled)} cancels: {len(late)} calls arrived after, the last {max(late, default=0):.2f} s after",
             kept=max(late, default=0.0) <= _CANCEL_SECONDS,
