@@ -38,7 +38,9 @@ PLANNERS = {
     "without hash joins": "-c enable_hashjoin=off",
     "without merge joins": "-c enable_mergejoin=off",
     "with generic plans": "-c plan_cache_mode=force_generic_plan",
-    "with nested loops alone": "-c enable_hashjoin=off -c enable_mergejoin=off -c enable_hashagg=off -c enable_sort=off",
+    "with nested loops alone": " ".join(
+        f"-c enable_{way}=off" for way in ("hashjoin", "mergejoin", "hashagg", "sort", "material", "memoize")
+    ),
 }
 """What the planner may not do. In the last one it has to ask again, for each row, what was limited."""
 

@@ -18,17 +18,17 @@ from soak.stage import KEY, MODEL, Ground, Setup, Stage, stage
 _CANCEL_SECONDS = 2.0
 
 
-async def no_gap(ground: Ground, *, executions: int = 4, watchers: int = 20) -> Report:
+async def no_gap(ground: Ground, *, executions: int = 4, results: int = 100, watchers: int = 20) -> Report:
     """Watchers cut every few messages, also in the middle of a bulk lease and a bulk cancel, at two gateways in turn."""
     report = ground.report
     setup = Setup(slots=12, storages=2, latency="uniform:0.02:0.3", watchers=0)
     async with stage(ground, setup) as on:
         for number in range(executions):
-            execution = await on.create(100)
+            execution = await on.create(results)
             on.watchers.follow(execution, watchers // 2, drop_after=(1, 6))
             on.watchers.follow(execution, watchers - watchers // 2, drop_after=(3, 40))
-            if number % 2:  # cancelled in the middle: up to a hundred rows change at once
-                at = on.random.randint(10, 60)
+            if number % 2:  # cancelled in the middle: nearly as many rows change at once
+                at = on.random.randint(results // 10, results * 6 // 10)
                 await on.when(lambda at=at, execution=execution: _done(on, execution) >= at)
                 await on.call("CancelExecution", pb.CancelExecutionRequest(execution_id=execution))
         await on.ended(within=180)

@@ -63,7 +63,7 @@ async def first_progress(on: Stage) -> float:
 
 
 async def redis_gone(
-    ground: Ground, *, results: int = 400, flushes: int = 10, hang: float = 10.0, down: float = 5.0
+    ground: Ground, *, results: int = 400, more: int = 50, flushes: int = 10, hang: float = 10.0, down: float = 5.0
 ) -> Report:
     """FLUSHALL again and again, a kill, a hang, a slow link: nothing is lost, and no watcher either."""
     report = ground.report
@@ -81,7 +81,7 @@ async def redis_gone(
         await asyncio.sleep(hang)
         on.redis.thaw()
         on.proxies["redis"].delay = 0.3
-        await create(on, 50)
+        await create(on, more)
         on.proxies["redis"].mode = Mode.BLACKHOLE
         await on.ended(within=180 + results / 4)
         on.proxies["redis"].mode = Mode.PASS
