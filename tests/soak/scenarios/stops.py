@@ -92,12 +92,14 @@ class Load:
         self._stop.set()
 
     async def run(self) -> None:
+        # As clients are told to: with the addresses of all gateways. Those that answer are used in turn.
+        target = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in self._on.gateway_ports)
         async with asyncio.TaskGroup() as tasks:
-            for port in self._on.gateway_ports:
-                tasks.create_task(self._ask(port))
+            for _ in self._on.gateway_ports:
+                tasks.create_task(self._ask(target))
 
-    async def _ask(self, port: int) -> None:
-        async with Client(f"127.0.0.1:{port}") as client:
+    async def _ask(self, target: str) -> None:
+        async with Client(target) as client:
             await self._ask_on(client)
 
     async def _ask_on(self, client: Client) -> None:
