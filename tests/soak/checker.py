@@ -51,12 +51,15 @@ def one_output_each_and_counts_are_rows(run: Run) -> Iterator[str]:
     places = Counter((row["execution_id"], row["batch_index"], row["variation"]) for row in run.results)
     yield from (f"{count} rows at {place}" for place, count in places.items() if count > 1)
     done = Counter(row["result_id"] for row in run.attempts if row["outcome"] == "COMPLETED")
-    if not run.facts.get("retried"):  # else a late picture of a cancelled result, and one of its retry
-        yield from (f"result {result} was completed {count} times" for result, count in done.items() if count > 1)
-    masters = [row for row in run.images if row["kind"] == "MASTER"]
+    masters = sum(row["kind"] == "MASTER" for row in run.images)
     named = {row["master_image_id"] for row in run.results if row["master_image_id"]}
-    if len(masters) != len(named):
-        yield f"{len(masters)} master pictures for {len(named)} results that name one"
+    if run.facts.get("retried"):  # the late picture of a cancelled result is kept, beside that of its retry
+        if masters != sum(done.values()):
+            yield f"{masters} master pictures for {sum(done.values())} completed attempts"
+    else:
+        yield from (f"result {result} was completed {count} times" for result, count in done.items() if count > 1)
+        if masters != len(named):
+            yield f"{masters} master pictures for {len(named)} results that name one"
     for execution in run.executions:
         counted = Counter(row["state"] for row in run.results if row["execution_id"] == execution["id"])
         for state in ("pending", "processing", "completed", "failed", "cancelled"):
