@@ -148,8 +148,14 @@ async def victim_with_work(on: Stage) -> Generator:
         return all(have_worked) or is_short_of_work or time.monotonic() > until
 
     await on.when(is_time)
-    await on.when(lambda: any(awake(one) for one in on.generators))
-    return on.random.choice([one for one in on.generators if awake(one)])
+    busy: list[Generator] = []
+
+    def is_busy() -> bool:
+        busy[:] = [one for one in on.generators if awake(one)]
+        return bool(busy)
+
+    await on.when(is_busy)
+    return on.random.choice(busy)
 
 
 def awake(one: Generator) -> bool:
