@@ -26,4 +26,4 @@ async def answering(url: str) -> None:
             except httpx.HTTPError:
                 return False
 
-    await eventually(answers, within=90)
+    await eventually(answers, within=300)

@@ -27,8 +27,8 @@ _PICTURES = 100
 _VIEWERS = 200
 _RATE = 10
 _LONG_TASK = 200
-_TALL = 9_000
-"""Pixels: every card is in sight, so that no picture waits to be scrolled to."""
+_TALL = 20_000
+"""Pixels: every card is in sight, so that no picture waits to be scrolled to (three results in a row are 34 rows of 470)."""
 # What a page notes of itself from its first moment: when each picture was drawn, how long the main thread was held, whether
 # a picture that was shown went away, and how long it took from the first question about the run to all cards.
 _NOTES = """
