@@ -27,8 +27,8 @@ _PICTURES = 100
 _VIEWERS = 200
 _RATE = 10
 _LONG_TASK = 200
-_TALL = 20_000
-"""Pixels: every card is in sight, so that no picture waits to be scrolled to (three results in a row are 34 rows of 470)."""
+_BOARD, _GALLERY = 6_000, 20_000
+"""Pixels of height at which every card of 100 is in sight, so that no picture waits to be scrolled to."""
 # What a page notes of itself from its first moment: when each picture was drawn, how long the main thread was held, whether
 # a picture that was shown went away, and how long it took from the first question about the run to all cards.
 _NOTES = """
@@ -103,7 +103,7 @@ async def bench_page(folder: Path, rounds: int) -> None:
 
 async def picture_bytes(browser: Browser, url: str) -> int:
     """Return how many bytes of pictures a fresh visitor of a results page loads, all of it looked at once."""
-    page = await _opened(browser, url)
+    page = await _opened(browser, url, tall=_GALLERY)
     session = await page.context.new_cdp_session(page)
     await session.send("Network.enable")
     addresses: dict[str, str] = {}
@@ -141,9 +141,9 @@ async def _site(folder: Path) -> AsyncIterator[tuple[Browser, Client, str, Path]
             await browser.close()
 
 
-async def _opened(browser: Browser, url: str) -> Page:
+async def _opened(browser: Browser, url: str, *, tall: int = _BOARD) -> Page:
     """Return a page of a fresh visitor who has nothing in the cache; it goes with its context."""
-    page = await browser.new_page(viewport={"width": 1200, "height": _TALL}, locale="en-US")
+    page = await browser.new_page(viewport={"width": 1200, "height": tall}, locale="en-US")
     page.set_default_timeout(120_000)
     await page.add_init_script(_NOTES)
     await page.goto(url)
