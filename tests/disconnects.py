@@ -266,14 +266,17 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no part after so many minutes")
     arguments = parser.parse_args()
     logs.configure("error")  # three services that tell of each call on one terminal are half of the work
-    seed, left, until = arguments.seed, arguments.count, time.monotonic() + 60 * arguments.minutes
     with suppress(KeyboardInterrupt):
-        while left > 0 and time.monotonic() < until:
-            with tempfile.TemporaryDirectory(prefix="nanobatch-disconnects-") as folder:
-                outcome = asyncio.run(disconnects(Path(folder), seed=seed, count=min(left, arguments.part)))
-            print(outcome, flush=True)
-            seed, left = seed + 1, left - outcome.disconnects
-    print(f"{arguments.count - left} disconnects; " + (f"go on: --seed {seed} --count {left}" if left > 0 else "done"))
+        asyncio.run(_in_parts(arguments))
+
+
+async def _in_parts(arguments: argparse.Namespace) -> None:
+    seed, left, until = arguments.seed, arguments.count, time.monotonic() + 60 * arguments.minutes
+    while left > 0 and time.monotonic() < until:
+        with tempfile.TemporaryDirectory(prefix="nanobatch-disconnects-") as folder:
+            outcome = await disconnects(Path(folder), seed=seed, count=min(left, arguments.part))
+        seed, left = seed + 1, left - outcome.disconnects
+        print(f"{outcome}; {max(left, 0)} left" + (f" from --seed {seed}" if left > 0 else ""), flush=True)
 
 
 if __name__ == "__main__":
