@@ -22,6 +22,8 @@ OURS = ("gateway", "generator", "storage", "web")
 
 OUTSIDE = "outside"
 """Every address that is no pod of ours."""
+MONITORING = "monitoring"
+"""Pods of the namespace that collects metrics; they ask, and are asked nothing."""
 
 Object = dict[str, Any]
 Call = tuple[str, str, int]
@@ -100,7 +102,8 @@ class Rendered:
         """Return the calls over TCP that NetworkPolicies let pass, from and to the outside included."""
         sent, taken = self.granted("egress"), self.granted("ingress")
         inside = {call for call in sent & taken if OUTSIDE not in call}
-        return inside | {call for call in sent if call[1] == OUTSIDE} | {call for call in taken if call[0] == OUTSIDE}
+        asked = {call for call in taken if call[0] in {OUTSIDE, MONITORING}}
+        return inside | {call for call in sent if call[1] == OUTSIDE} | asked
 
     def granted(self, direction: str) -> set[Call]:
         """Return the calls that one side's policies let pass; a call needs both sides, or one where the other is outside."""
@@ -127,7 +130,8 @@ def _peers(peers: list[Object] | None, pods: dict[str, dict[str, str]]) -> set[s
         if "podSelector" in peer and "namespaceSelector" not in peer:
             found |= {name for name, labels in pods.items() if _selects(peer["podSelector"], labels)}
         else:
-            found.add(OUTSIDE)
+            name = peer.get("namespaceSelector", {}).get("matchLabels", {}).get("kubernetes.io/metadata.name")
+            found.add(MONITORING if name == MONITORING else OUTSIDE)
     return found
 
 

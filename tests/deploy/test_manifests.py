@@ -4,7 +4,7 @@ import re
 from urllib.parse import urlsplit
 
 import pytest
-from deploy.rendered import OURS, OUTSIDE, OVERLAYS, ROOT, Rendered, Workload, lay_out, made_secrets, render
+from deploy.rendered import MONITORING, OURS, OUTSIDE, OVERLAYS, ROOT, Rendered, Workload, lay_out, made_secrets, render
 
 from nanobatch_catalog.models import CATALOG_DATE, list_models
 from nanobatch_gateway.http.forms import MAX_BODY_BYTES
@@ -32,6 +32,7 @@ LISTENS = {
 # What must never stand in a ConfigMap or an environment.
 SECRET = re.compile(r"KEY|TOKEN|PASSWORD|_DATABASE_URL|_REDIS_URL")
 POSTGRES, REDIS = 5432, 6379
+METRICS = "NANOBATCH_METRICS"
 
 
 @pytest.fixture(params=OVERLAYS)
@@ -162,6 +163,8 @@ def test_services_listen_on_the_ports_that_the_manifests_name(overlay):
     for component, listens in LISTENS.items():
         workload = overlay.workload(component)
         environment = overlay.environment(workload)
+        if METRICS in environment:
+            assert environment[METRICS] == f"0.0.0.0:{workload.ports['metrics']}"
         for name, variable in listens.items():
             address = environment[variable]
             assert address == f"0.0.0.0:{workload.ports[name]}", variable
@@ -169,7 +172,7 @@ def test_services_listen_on_the_ports_that_the_manifests_name(overlay):
                 field for field in SETTINGS[component].model_fields.values() if field.validation_alias == variable
             )
             assert str(field.default).rpartition(":")[2] == str(workload.ports[name]), variable
-        assert workload.ports.keys() == listens.keys()
+        assert workload.ports.keys() == listens.keys() | ({"metrics"} if METRICS in environment else set())
 
 
 def test_every_service_leads_to_a_port_of_its_pods(overlay):
@@ -289,6 +292,8 @@ def calls(overlay: Rendered) -> set[tuple[str, str, int]]:
             if name.endswith("_TARGET"):
                 service = overlay.service(value.removeprefix("dns:///").rpartition(":")[0])
                 found.add((each.component, overlay.behind(service)[0].component, int(value.rpartition(":")[2])))
+        if METRICS in overlay.environment(each):
+            found.add((MONITORING, each.component, int(overlay.environment(each)[METRICS].rpartition(":")[2])))
         files = {name for names in each.secrets.values() for name in names}
         for secret, server, port in (
             ("NANOBATCH_DATABASE_URL", "postgres", POSTGRES),
@@ -303,6 +308,12 @@ def calls(overlay: Rendered) -> set[tuple[str, str, int]]:
     return found
 
 
+def test_prod_shows_its_metrics_to_those_who_collect_them_and_nobody_else():
+    prod = render("prod")
+    assert {call for call in prod.allowed() if call[0] == MONITORING} == {(MONITORING, each, 9090) for each in OURS}
+    assert not [call for call in prod.allowed() if call[2] == 9090 and call[0] != MONITORING]
+
+
 def test_the_network_lets_pass_what_is_called_and_nothing_else(overlay):
     open_to_all = {("gateway", 50051), ("gateway", 8080), ("web", 7860)}
     # A door that is open to the outside is open to pods as well, but pods have no way out to it unless they call it.
@@ -314,7 +325,8 @@ def test_neither_end_of_a_call_grants_more_than_the_other(overlay):
     taken = overlay.granted("ingress")
     public = {call[1:] for call in taken if call[0] == OUTSIDE}
     inside = {call for call in calls(overlay) if OUTSIDE not in call}
-    assert {call for call in overlay.granted("egress") if OUTSIDE not in call} == inside
+    asked = {call for call in inside if call[0] == MONITORING}
+    assert {call for call in overlay.granted("egress") if OUTSIDE not in call} == inside - asked
     assert {call for call in taken if call[1:] not in public} == {call for call in inside if call[1:] not in public}
 
 

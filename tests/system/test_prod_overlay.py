@@ -10,6 +10,7 @@ from collections import Counter
 import httpx
 import pytest
 from deploy.namespace import Namespace, namespace
+from scrape import scrape, status
 
 from nanobatch_client import Client
 from nanobatch_client.errors import NanobatchError
@@ -54,6 +55,12 @@ async def test_the_main_job_runs_in_the_environment_of_prod_while_generators_com
         assert len(results) == 20
         assert {(each.state, each.attempts) for each in results} == {(ResultState.COMPLETED, 1)}
         assert await asyncio.to_thread(leaving.wait, 30) == 0
+
+    for pod, shown in (("gateway-1", "nanobatch_watchers"), ("storage-1", "nanobatch_queue_age_seconds"),
+                       ("generator-2", "nanobatch_slots"), ("web", "nanobatch_loop_lag_seconds")):  # fmt: skip
+        port = f"{pods.addresses[pod]}:9090"  # as the component `metrics` has it
+        await eventually(lambda port=port: status(port, "/readyz") == 200, within=60)
+        assert list((await asyncio.to_thread(scrape, port)).values(shown)), pod
 
     page, http = (f"http://{pods.addresses[pod]}:{port}" for pod, port in (("web", 7860), ("gateway-1", 8080)))
     async with httpx.AsyncClient(trust_env=False) as browser:

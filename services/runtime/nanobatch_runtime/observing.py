@@ -15,7 +15,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import AF_INET, AF_INET6, socket
 from socketserver import BaseServer
-from typing import Any, ClassVar
+from typing import Any
 
 import structlog
 from prometheus_client.exposition import choose_encoder
@@ -153,8 +153,6 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _PATIENCE_SECONDS
     server_version = "nanobatch"
     sys_version = ""
-    _NAMES: ClassVar[frozenset[str]] = frozenset({"127.0.0.1", "localhost", "[::1]"})
-
     server: BaseServer
 
     def do_GET(self) -> None:
@@ -162,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server
         assert isinstance(server, _Server)  # noqa: S101  # nothing else makes one
         # Any web page can have this machine's ports called under a name of its own; it is not to read the answer.
-        if server.local and _PORT.sub("", self.headers.get("Host", "")) not in self._NAMES:
+        if server.local and not is_loopback(_PORT.sub("", self.headers.get("Host", "")) + ":0"):
             self._say(HTTPStatus.MISDIRECTED_REQUEST, "This port has no such name.")
         elif self.path.partition("?")[0] == "/metrics":
             encode, kind = choose_encoder(self.headers.get("Accept", ""))

@@ -72,7 +72,7 @@ async def test_a_loop_that_stands_still_is_not_live_and_its_metrics_are_shown_al
 
 async def test_on_loopback_it_answers_to_this_machines_own_names_alone():
     async with observing(at("127.0.0.1:0"), "test") as observed:
-        for name in ("127.0.0.1:1", "localhost", "[::1]:9090"):
+        for name in ("127.0.0.1:1", "localhost", "[::1]:9090", "127.0.0.7"):
             assert (await asyncio.to_thread(get, observed.address, "/metrics", Host=name))[0] == 200, name
         code, text = await asyncio.to_thread(get, observed.address, "/metrics", Host="rebound.example:9090")
         assert code == 421
