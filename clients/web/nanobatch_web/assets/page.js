@@ -21,18 +21,30 @@ function keepOut() {
   if (field) for (const [name, value] of Object.entries(KEPT_OUT)) field.setAttribute(name, value);
 }
 
-// Gradio gives each radio button a name of its own: arrow keys then lead nowhere, and nobody hears that they belong together.
+// Gradio gives each radio button a name of its own: nobody hears that they belong together, and arrow keys lead nowhere.
+// A common name would be the browser's way, but Gradio checks one before it unchecks another, and the browser then both.
 function group() {
   for (const place of document.querySelectorAll("#nb-ratio, #nb-size")) {
-    const buttons = place.querySelectorAll("input[type=radio]");
-    for (const button of buttons) if (button.name !== place.id) button.name = place.id;
-    const box = buttons[0]?.closest(".wrap");
+    const box = place.querySelector("input[type=radio]")?.closest(".wrap");
     const label = place.querySelector("[data-testid=block-info]")?.textContent ?? "";
     if (!box || box.getAttribute("aria-label") === label) continue;
     box.setAttribute("role", "radiogroup");
     box.setAttribute("aria-label", label);
   }
 }
+
+const STEPS = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1};
+
+document.addEventListener("keydown", (event) => {
+  const box = event.target.closest?.("#nb-ratio [role=radiogroup], #nb-size [role=radiogroup]");
+  const step = STEPS[event.key];
+  if (!box || !step) return;
+  event.preventDefault();
+  const buttons = [...box.querySelectorAll("input[type=radio]")];
+  const next = buttons[(buttons.indexOf(event.target) + step + buttons.length) % buttons.length];
+  next.focus();
+  next.click();
+});
 
 // Gradio names the links to its pages in one language.
 const PAGES = ["results", "history", "statistics"];
@@ -53,5 +65,5 @@ function mend() {
   nameLinks(words);
 }
 
-new MutationObserver(mend).observe(document.documentElement, {childList: true, subtree: true, attributeFilter: ["name"]});
+new MutationObserver(mend).observe(document.documentElement, {childList: true, subtree: true});
 mend();
