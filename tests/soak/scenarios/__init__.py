@@ -150,7 +150,7 @@ SCENARIOS: dict[str, Scenario] = {
     "24": Scenario(
         "an object store in trouble",
         dependencies.store_in_trouble,
-        {"results": 80, "kills": 2, "away": 5.0},
+        {"results": 160, "kills": 2, "away": 5.0},
         {"results": 2000, "kills": 20},
     ),
     "25": Scenario(
