@@ -10,7 +10,6 @@ from pathlib import Path
 
 from processes import NANOBATCH, ROOT, bare_environment
 
-from nanobatch_client import Client
 from soak.ground import Ground, NotStartedError, Setup, packages
 from soak.report import Report
 from soak.scenarios.stops import Load, stopped
@@ -45,7 +44,7 @@ async def upgrade_under_load(ground: Ground, *, results: int = 300) -> Report:
     after = packages(ground.tree) or {"PYTHONPATH": ""}
     setup = Setup(storages=2, generators=2, latency="uniform:1:3", lease_seconds=10, watchers=1, environment=before)
     async with stage(ground, setup) as on:
-        load = Everywhere(on, 10)
+        load = Load(on, 10)
         async with asyncio.TaskGroup() as tasks:
             asking = tasks.create_task(load.run())
             await create(on, results)
@@ -85,15 +84,6 @@ async def upgrade_under_load(ground: Ground, *, results: int = 300) -> Report:
             kept=not load.failed and load.made > 0,
         )
     return report
-
-
-class Everywhere(Load):
-    """Calls by clients that know all gateways, as those of a cluster do: one of them is always there."""
-
-    async def run(self) -> None:
-        ports = ",".join(f"127.0.0.1:{port}" for port in self._on.gateway_ports)
-        async with Client(f"ipv4:{ports}") as client:
-            await self._ask_on(client)
 
 
 def version(on: Stage) -> str:
