@@ -100,6 +100,8 @@ async def _database(database: Database) -> str:
 
 async def _schema(url: str) -> str:
     present, newest = await migrate.standing(url)
+    if present and newest and present > newest:  # rolled back: the schema is ours and more
+        return f"at {present}, of a later version; this one knows {newest}"
     if present != newest:
         raise ComplaintError(
             f"It is at {present or 'nothing'}, this version needs {newest}.",
