@@ -118,7 +118,7 @@ async def test_a_change_reaches_a_watcher_at_once(store):
             while len(seen) == before:  # noqa: ASYNC110  # the time to the event is what is measured
                 await asyncio.sleep(0)
             came.append(time.perf_counter() - committed)
-    assert sorted(came)[5] < 0.05, came
+    assert sorted(came)[5] < 0.5, came  # without the hint it is one to two seconds
 
 
 async def test_a_lost_hint_costs_two_seconds_at_most(store):

@@ -134,7 +134,7 @@ async def test_the_window_slides_and_no_batch_waits_for_its_slowest(make_lease, 
     start(queue, calls, 8)
     await eventually(lambda: len(calls.done) == 60)
     took = time.monotonic() - started - calls.finishing
-    assert took / ideal(seconds, 8) < 1.12
+    assert took / ideal(seconds, 8) < 1.5  # room for a crowded machine, not for a barrier
     assert calls.most == 8
     assert queue.most_polls == 1
     assert queue.asked[0] == 8
