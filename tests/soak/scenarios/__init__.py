@@ -137,7 +137,7 @@ SCENARIOS: dict[str, Scenario] = {
         {"executions": 40, "seconds": 300},
     ),
     "16": Scenario("calls that hang", edges.hung_calls, {"results": 40}),
-    "17": Scenario("a storm of 429s", quotas.storm, {"results": 60}, {"results": 1000}),
+    "17": Scenario("a storm of 429s", quotas.storm, {"results": 150}, {"results": 1000}),
     "18": Scenario("calls accepted, then cut", edges.cut_after_acceptance, {"results": 40}),
     "20": Scenario(
         "poison",

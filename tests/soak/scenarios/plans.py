@@ -104,9 +104,7 @@ async def _queue(postgres: PostgresServer, size: int, *, analyze: bool) -> str:
         for table in sorted({*_WATCHED, "executions"}):
             connection.execute(f"alter table {table} set (autovacuum_enabled = off)".encode())
     executions = min(100, size)
-    await asyncio.to_thread(
-        seed, postgres.url(name), pending=size, executions=executions, past=size // 5, analyze=analyze
-    )
+    await asyncio.to_thread(seed, postgres.url(name), pending=size, executions=executions, past=size, analyze=analyze)
     return name
 
 
