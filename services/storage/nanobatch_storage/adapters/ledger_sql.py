@@ -48,7 +48,10 @@ _LOOK = (
         results.c.state,
     )
     .join(results, results.c.id == attempts.c.result_id)
-    .where(attempts.c.id.in_(bindparam("ids", expanding=True)))
+    # Both ids, for the planner: it does not conclude from a list in one table what the other one's column may be.
+    .where(
+        attempts.c.id.in_(bindparam("ids", expanding=True)), results.c.id.in_(bindparam("result_ids", expanding=True))
+    )
 )
 _OF_RESULT = select(executions).where(
     executions.c.id == select(results.c.execution_id).where(results.c.id == bindparam("result_id")).scalar_subquery()
@@ -123,8 +126,9 @@ class SqlLedger:
         return await self._checks.do((lease, attempt_id))
 
     async def _check(self, asked: Sequence[tuple[LeaseRef, str]]) -> list[Opening | Exception]:
-        ids = {attempt_id for _, attempt_id in asked if is_id(attempt_id)}
-        found = {row.attempt_id: row for row in await self._database.look(_LOOK, {"ids": list(ids)})} if ids else {}
+        known = [(lease.result_id, id_) for lease, id_ in asked if is_id(lease.result_id) and is_id(id_)]
+        names = {"result_ids": list({result_id for result_id, _ in known}), "ids": list({id_ for _, id_ in known})}
+        found = {row.attempt_id: row for row in await self._database.look(_LOOK, names)} if known else {}
         return [_opening(lease, found.get(attempt_id)) for lease, attempt_id in asked]
 
     async def complete(self, completion: Completion, pictures: Sequence[Image]) -> Completed:
