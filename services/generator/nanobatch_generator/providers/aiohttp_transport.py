@@ -73,7 +73,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 def _told_when_sent() -> aiohttp.TraceConfig:
     async def sent(_session: object, _context: object, _params: object) -> None:
         # aiohttp tells of a piece just before it writes it, and does not let the loop go on in between.
-        asyncio.get_running_loop().call_soon(failpoint, "request_sent")
+        asyncio.get_running_loop().call_soon(lambda: failpoint("request_sent"))
 
     trace = aiohttp.TraceConfig()
     trace.on_request_chunk_sent.append(sent)
