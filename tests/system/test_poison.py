@@ -36,8 +36,10 @@ async def test_poison_fails_alone_and_no_innocent_with_it(tmp_path, postgres_ser
     assert (done.state, done.stats.completed, done.stats.failed) == (ExecutionState.COMPLETED, 60, 2)
     failed = [result for result in results if result.state is ResultState.FAILED]
     assert [(result.batch_index, result.error.code) for result in failed] == [(5, "WORKER_LOST"), (33, "WORKER_LOST")]
-    # Two whole generators and one process alone; one more where the other one ended the generator meanwhile.
-    assert all(3 <= result.attempts <= 4 for result in failed)
+    # Two whole generators and one process alone; more where the other one's deaths took a call of it along.
+    attempts = [result.attempts for result in failed]
+    assert min(attempts) >= 3, attempts
+    assert max(attempts) <= 5, attempts
     with postgres_server.connect(name) as connection:
         rows = connection.execute("select outcome, count(*) from attempts where outcome <> 'RELEASED' group by 1")
         calls = dict(rows.fetchall())

@@ -301,7 +301,7 @@ def test_settings_come_from_the_environment_with_the_documented_defaults(monkeyp
         ("NANOBATCH_DATABASE_URL", "mysql://user:hunter2@db/x"),
         ("NANOBATCH_DATABASE_URL", "nonsense"),
         ("NANOBATCH_DATABASE_URL", "sqlite://"),
-        ("NANOBATCH_BLOB_URL", "s3://bucket"),
+        ("NANOBATCH_BLOB_URL", "ftp://bucket"),
         ("NANOBATCH_LEASE_SECONDS", "0"),
         ("NANOBATCH_CREDENTIAL_WINDOW", "many"),
         ("NANOBATCH_LOG_LEVEL", "loud"),

@@ -123,7 +123,9 @@ class LocalBlobs(ObstoreBlobs):
     def __init__(self, folder: Path) -> None:
         """Keep everything under ``folder``, which is made where it is missing, for its owner alone."""
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # One by one: Python gives parents that it makes on the way to everybody.
+            for missing in [path for path in (*reversed(folder.parents), folder) if not path.exists()]:
+                missing.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise SettingsError(f"NANOBATCH_BLOB_URL: {folder} cannot be made: {error.strerror}.") from None
         self._folder = folder
