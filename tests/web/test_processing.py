@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from nanobatch_client import Client, Execution
 
@@ -90,6 +90,23 @@ async def test_ten_tabs_of_one_browser_all_stay_live(browser: Browser, site, cli
     await pages[3].get_by_role("tab", name="Processing").click()
     await expect_numbers(pages[3], ended)
     await context.close()
+
+
+async def test_a_run_that_ends_while_the_page_is_arriving_leads_on_to_its_results(
+    page: Page, site, client: Client
+) -> None:
+    run = await client.create_execution(["one", "two"], model="sandbox")
+    await client.pause_execution(run.id)
+
+    async def end_before_the_first_look(route: Route) -> None:
+        await client.resume_execution(run.id)
+        async for _ in client.watch(run.id):
+            pass
+        await route.fallback()
+
+    await page.route("**/nb/live/**", end_before_the_first_look, times=1)
+    await page.goto(f"{site.url}?execution={run.id}")
+    await expect(page.locator(".nb-outcome [data-fact='run.done'] dd")).to_have_text("2")
 
 
 async def test_an_unknown_run_is_told_and_a_final_one_opens_at_its_results(page: Page, site, client: Client) -> None:

@@ -85,9 +85,10 @@ class Run extends Element {
     }
     this.#summary(delta.stats, delta.eta);
     const ended = this.execution?.final ?? false;
-    if (ended && !this.ended && this.#known) {
-      this.news.ended(delta.stats);
-      this.tell("nb-submit", {...this.value, ended: true});
+    if (ended && !this.ended) {
+      if (this.#known) this.news.ended(delta.stats);
+      // A run may end between the page's own look at it and the first one here: that leads on as well.
+      if (this.#known || !this.value.ended) this.tell("nb-submit", {...this.value, ended: true});
     }
     this.ended = ended;
     this.#known = true;
