@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
+# One more than there are processors: many tests wait for processes that they have started, stopped or killed.
+WORKERS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
 PACKAGES := nanobatch_runtime nanobatch_catalog nanobatch_storage nanobatch_generator nanobatch_gateway nanobatch_embedded nanobatch_client nanobatch_web
 
 .PHONY: help setup run test lint format protos published soak bench shots axe deploy-check images-check clean lock
@@ -19,7 +21,7 @@ run: .venv/.ready ## Start nanobatch on this machine; pictures and database go t
 
 test: .venv/.ready ## Run all tests, on private servers that leave nothing behind
 	@scripts/system-packages.sh
-	@$(PY) -m pytest tests -n logical --maxprocesses 4 --dist worksteal $(ARGS)
+	@$(PY) -m pytest tests -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: .venv/.ready ## Style, types, layers, contracts, stubs
 	.venv/bin/ruff check .

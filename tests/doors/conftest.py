@@ -86,7 +86,14 @@ async def open_house(
         targets = {"storage_target": storage.address, "encryption_key": ENCRYPTION_KEY}
         generator = await stack.enter_async_context(
             nanobatch_generator.wiring.open_app(
-                load(GeneratorSettings, **common, **targets, sandbox_delay=0.0, gemini_base_url=gemini_base_url)
+                load(
+                    GeneratorSettings,
+                    **common,
+                    **targets,
+                    sandbox_delay=0.0,
+                    drain_seconds=1,
+                    gemini_base_url=gemini_base_url,
+                )
             )
         )
         generator_at = f"127.0.0.1:{generator.port}"

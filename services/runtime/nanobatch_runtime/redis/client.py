@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisLostError
 from redis.exceptions import RedisError
 
 REDIS_ERRORS = (RedisError, OSError, TimeoutError)
@@ -35,4 +38,21 @@ def open_client(url: str, *, answer: timedelta = _ANSWER) -> Redis:
         "timeout": seconds,  # for a free one of them
         "protocol": 2,  # the third turns on notifications of managed Redis, which nothing here reads
     }
-    return Redis.from_pool(BlockingConnectionPool.from_url(url, **options))
+    pool = BlockingConnectionPool.from_url(url, **options)
+    kind = pool.connection_class  # by the URL: TCP, TLS or a unix socket
+    pool.connection_class = type(f"Told{kind.__name__}", (_ToldWhenLost, kind), {})
+    return Redis.from_pool(pool)
+
+
+class _ToldWhenLost(AbstractConnection):
+    """A connection that was closed under a command raises what a lost connection raises.
+
+    Where the other end hangs up between two commands, uvloop raises a bare RuntimeError at the next write.
+    """
+
+    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:  # noqa: FBT001, FBT002  # the library's signature
+        try:
+            await super().send_packed_command(command, check_health)
+        except RuntimeError as error:
+            await self.disconnect(nowait=True)
+            raise RedisLostError("Connection closed by server.") from error
