@@ -21,9 +21,10 @@ from nanobatch_web.gate import Gate
 from nanobatch_web.live.hub import Hub
 from nanobatch_web.pages import site
 from nanobatch_web.pages.context import Context
-from nanobatch_web.routes import account, archive, history, live, login, runs, uploads, usage
+from nanobatch_web.routes import account, archive, history, login, runs, uploads, usage
 from nanobatch_web.routes.answers import answer, refuse
 from nanobatch_web.routes.assets import assets
+from nanobatch_web.routes.live import Live
 from nanobatch_web.settings import MOUNT, OWN, WebSettings
 from nanobatch_web.viewers import Viewers
 
@@ -49,7 +50,6 @@ def make_app(settings: WebSettings, port: int) -> ASGIApp:
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_exception_handler(NanobatchError, refuse)
     own = (
-        live.router(hub, viewers),
         runs.router(viewers),
         archive.router(viewers),
         history.router(viewers),
@@ -82,7 +82,8 @@ def make_app(settings: WebSettings, port: int) -> ASGIApp:
             max_file_size="4mb",
         )
     host = settings.listen.rpartition(":")[0]
-    guarded = Gate(app, viewers) if viewers.token_mode else app
+    inner = Live(app, hub, viewers)
+    guarded = Gate(inner, viewers) if viewers.token_mode else inner
     return Door(guarded, hosts=own_hosts(host, port, settings.page_url), pictures=_pictures(settings))
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import structlog
 import uvicorn
+import uvloop
 
 from nanobatch_runtime import child, logs
 from nanobatch_runtime.errors import UnavailableError
@@ -54,7 +55,7 @@ def run(settings: WebSettings, inherited: int | None = None) -> int:
         _log.error("web.cannot_listen", address=settings.listen, reason=error.strerror)
         return 1
     with listening:
-        return asyncio.run(_serve(settings, listening))
+        return uvloop.run(_serve(settings, listening))
 
 
 def _listen(address: str) -> socket.socket:

@@ -14,7 +14,7 @@ from nanobatch_client import (
     UnreachableError,
     Update,
 )
-from nanobatch_web.live.hub import Hub
+from nanobatch_web.live.hub import Hub, Tabs
 from nanobatch_web.viewers import Viewer
 
 EXECUTION = Execution("E", ExecutionState.PROCESSING, "sandbox", stats=Stats())
@@ -83,3 +83,17 @@ async def test_a_viewer_who_was_signed_out_takes_nobody_along() -> None:
         assert (await bob).run.execution == EXECUTION
         with pytest.raises(UnauthenticatedError):
             await ada
+
+
+def test_a_tab_counts_while_it_asks_and_fifteen_seconds_longer() -> None:
+    now = 0.0
+    tabs = Tabs(lambda: now)
+    for execution_id, tab in (("E", "1"), ("E", "2"), ("F", "1"), ("E", "2")):
+        tabs.note(execution_id, tab)
+    assert len(tabs) == 3
+    now = 10.0
+    tabs.note("E", "1")
+    now = 15.0
+    assert len(tabs) == 1
+    now = 25.0
+    assert not tabs

@@ -30,6 +30,27 @@ _ALLOWED_FOR = 30.0
 _MAX_ALLOWED = 10_000
 
 
+class Tabs:
+    """Tabs that have asked lately."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """Know of none."""
+        self._clock = clock
+        self._asked: OrderedDict[tuple[str, str], float] = OrderedDict()  # who asked last stands last
+
+    def note(self, execution_id: str, tab: str) -> None:
+        """Note that a tab has asked for a run."""
+        self._asked[execution_id, tab] = self._clock()
+        self._asked.move_to_end((execution_id, tab))
+
+    def __len__(self) -> int:
+        """How many have asked lately."""
+        oldest = self._clock() - _VIEWER_GONE
+        while self._asked and next(iter(self._asked.values())) <= oldest:
+            self._asked.popitem(last=False)
+        return len(self._asked)
+
+
 class Feed:
     """One followed run and who looks at it."""
 
@@ -41,8 +62,7 @@ class Feed:
         """Why the run can be followed no more."""
         self.whole = asyncio.Event()
         self._viewer = viewer
-        self._clock = clock
-        self._seen: dict[str, float] = {}
+        self._tabs = Tabs(clock)
 
     @property
     def followed_by(self) -> str:
@@ -51,25 +71,18 @@ class Feed:
 
     def note(self, tab: str) -> None:
         """Note that a tab has asked."""
-        self._seen[tab] = self._clock()
-
-    @property
-    def viewers(self) -> int:
-        """How many tabs have asked lately."""
-        oldest = self._clock() - _VIEWER_GONE
-        self._seen = {tab: seen for tab, seen in self._seen.items() if seen > oldest}
-        return len(self._seen)
+        self._tabs.note(self.execution_id, tab)
 
     async def follow(self) -> None:
         """Follow until nobody looks any more or the run is gone."""
-        while self.viewers and self.gone is None:
+        while self._tabs and self.gone is None:
             try:
                 async for update in self._viewer.client.watch(self.execution_id, self.run.revision):
                     self.run.apply(update)
                     self.run.set_trouble("")
                     if self.run.is_whole:
                         self.whole.set()
-                    if not self.viewers:
+                    if not self._tabs:
                         return
                 self.whole.set()
                 await self._wait_for_a_retry()
@@ -81,7 +94,7 @@ class Feed:
                 self.whole.set()
 
     async def _wait_for_a_retry(self) -> None:
-        while self.viewers:
+        while self._tabs:
             await asyncio.sleep(_LOOK_AGAIN)
             if (await self._viewer.client.get_execution(self.execution_id)).revision > self.run.revision:
                 return
@@ -95,6 +108,7 @@ class Hub:
         self._clock = clock
         self._feeds: dict[str, tuple[Feed, asyncio.Task[None]]] = {}
         self._allowed: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._tabs = Tabs(clock)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Hub]:
@@ -123,6 +137,7 @@ class Hub:
     async def _seen_once(self, viewer: Viewer, execution_id: str, tab: str) -> Feed:
         feed = self._feed(viewer, execution_id)
         feed.note(tab)
+        self._tabs.note(execution_id, tab)
         if not feed.whole.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(_FIRST_SIGHT.total_seconds()):
@@ -133,6 +148,11 @@ class Hub:
     def open_feeds(self) -> int:
         """How many runs are followed."""
         return len(self._feeds)
+
+    @property
+    def tabs(self) -> int:
+        """How many tabs have asked lately, for whatever run."""
+        return len(self._tabs)
 
     def _feed(self, viewer: Viewer, execution_id: str) -> Feed:
         known = self._feeds.get(execution_id)

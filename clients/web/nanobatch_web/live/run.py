@@ -46,6 +46,7 @@ class Run:
         self._rows: dict[str, _Row] = {}  # in the order of their versions
         self._light: dict[str, tuple[int, dict[str, Any]]] = {}
         self._encoded: dict[int, bytes] = {}
+        self._facts: dict[str, Any] | None = None  # what every delta of this version says
 
     @property
     def is_final(self) -> bool:
@@ -95,19 +96,27 @@ class Run:
             if row.version <= since:
                 break
             rows.append(row)
-        left = self._time_to_go.at(self._now())
         newer: dict[str, Any] = {
-            "epoch": self.epoch,
-            "version": self._version,
-            "trouble": self._trouble,
-            "stats": views.stats(self.stats) if self.stats else None,
-            "eta": None if left is None else round(left.total_seconds()),
+            **self._told(),
             "results": [row.fields for row in sorted(rows, key=lambda row: row.index)],
             "progress": [fields for version, fields in self._light.values() if version > since],
         }
         if self.execution is not None and self._execution_version > since:
             newer["execution"] = views.execution(self.execution)
         return newer
+
+    def _told(self) -> dict[str, Any]:
+        """Return what every delta says. To guess how long it takes, the rest of the run is played out: once a version."""
+        if self._facts is None:
+            left = self._time_to_go.at(self._now())
+            self._facts = {
+                "epoch": self.epoch,
+                "version": self._version,
+                "trouble": self._trouble,
+                "stats": views.stats(self.stats) if self.stats else None,
+                "eta": None if left is None else round(left.total_seconds()),
+            }
+        return self._facts
 
     def _apply_result(self, result: Result) -> None:
         self._rows.pop(result.id, None)
@@ -118,3 +127,4 @@ class Run:
     def _advance(self) -> None:
         self._version += 1
         self._encoded.clear()
+        self._facts = None
