@@ -23,7 +23,10 @@ Figures = tuple[float, float, float]
 
 
 async def bench_services(folder: Path, rounds: int) -> None:
-    """Start of each service until it serves (seconds, and CPU until then), and its memory while idle."""
+    """Start of each service until it serves (seconds, and CPU until then), and its memory while idle.
+
+    A storage that finds an empty database has loaded Alembic, and keeps it; the goals are for all other starts.
+    """
     found: dict[str, list[Figures]] = {}
     with private_postgres() as postgres:
         for number in range(rounds):
@@ -35,8 +38,9 @@ async def bench_services(folder: Path, rounds: int) -> None:
     for name, all_of_it in found.items():
         wall, cpu, memory = (statistics.median(column) for column in zip(*all_of_it, strict=True))
         print(f"  {name}: serves after {wall:.1f} s ({cpu:.1f} s of CPU), {memory:.0f} MB idle")
-        kept = wall <= START_GOAL and (memory <= MEMORY_GOAL or name == "web")
-        print(f"    goals: {START_GOAL:g} s, and {MEMORY_GOAL:g} MB but for web: {'kept' if kept else 'MISSED'}")
+        large = name in {"web", "storage that migrates"}
+        kept = wall <= START_GOAL and (memory <= MEMORY_GOAL or large)
+        print(f"    goals: {START_GOAL:g} s{'' if large else f', {MEMORY_GOAL:g} MB'}: {'kept' if kept else 'MISSED'}")
 
 
 async def _measured(services: Cluster, folder: Path) -> dict[str, Figures]:
@@ -54,6 +58,13 @@ async def _measured(services: Cluster, folder: Path) -> dict[str, Figures]:
 
     # One after the other: what starts beside another takes its time.
     begun = time.monotonic()
+    first = services.storage()
+    await start("storage that migrates", first, lambda: _serves(services.storage_target), begun)
+    await asyncio.sleep(_IDLE_SECONDS)
+    migrated = _resident(first)
+    first.terminate()
+    await asyncio.to_thread(first.wait, 30)
+    begun = time.monotonic()
     await start("storage", services.storage(), lambda: _serves(services.storage_target), begun)
     begun = time.monotonic()
     generator = services.generator("generator", at=services.generator_target)
@@ -65,9 +76,13 @@ async def _measured(services: Cluster, folder: Path) -> dict[str, Figures]:
         await start("web", web, lambda: asyncio.to_thread(_answers, f"http://{door}/healthz"), begun)
         await asyncio.sleep(_IDLE_SECONDS)
         return {
-            name: (wall, cpu, psutil.Process(process.pid).memory_info().rss / 1e6)
+            name: (wall, cpu, migrated if process is first else _resident(process))
             for name, (process, wall, cpu) in started.items()
         }
+
+
+def _resident(process: subprocess.Popen) -> float:
+    return psutil.Process(process.pid).memory_info().rss / 1e6
 
 
 async def _serves(target: str) -> bool:

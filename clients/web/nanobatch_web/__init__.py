@@ -2,5 +2,8 @@
 
 import os
 
+from nanobatch_web import quick_gradio
+
 # Before anything imports Gradio: without it, it looks up two hosts outside. Exactly this spelling counts.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+quick_gradio.install()

@@ -15,7 +15,7 @@ from fastapi.responses import RedirectResponse
 from starlette.types import ASGIApp
 
 from nanobatch_client import NanobatchError
-from nanobatch_web import texts
+from nanobatch_web import quick_gradio, texts
 from nanobatch_web.door import Door, own_hosts
 from nanobatch_web.gate import Gate
 from nanobatch_web.live.hub import Hub
@@ -38,9 +38,10 @@ def make_app(settings: WebSettings, port: int) -> ASGIApp:
     hub = Hub()
     viewers = Viewers(settings.gateway_target, token_mode=settings.auth == "token")
     translate = gr.I18n(**{language: texts.table(language) for language in texts.LANGUAGES})
-    blocks = site.build(Context(viewers, translate))
-    blocks.max_threads = _EVENTS
-    blocks.queue(default_concurrency_limit=None)
+    with quick_gradio.one_server():
+        blocks = site.build(Context(viewers, translate))
+        blocks.max_threads = _EVENTS
+        blocks.queue(default_concurrency_limit=None)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

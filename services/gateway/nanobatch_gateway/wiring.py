@@ -26,7 +26,6 @@ from nanobatch.gateway.v1 import (
 )
 from nanobatch_gateway.accounts import ManageTokens, ManageUsers
 from nanobatch_gateway.adapters.accounts_grpc import GrpcAccounts, GrpcTokens, GrpcUsers
-from nanobatch_gateway.adapters.counters_redis import open_counters
 from nanobatch_gateway.adapters.exports_grpc import GrpcExports
 from nanobatch_gateway.adapters.hints_grpc import GrpcHints
 from nanobatch_gateway.adapters.images_grpc import GrpcImages
@@ -288,6 +287,8 @@ async def _open_limits(settings: GatewaySettings, stack: AsyncExitStack) -> Limi
     }
     if not settings.redis:
         return OwnLimits(allowances)
+    from nanobatch_gateway.adapters.counters_redis import open_counters  # noqa: PLC0415  # its library: only where there is a Redis
+
     counters = await stack.enter_async_context(open_counters(settings.redis))
     limits = await stack.enter_async_context(SharedLimits(allowances, counters).beating())
     stack.enter_context(REDIS_UP.of(lambda: {("gateway",): limits.shared}))

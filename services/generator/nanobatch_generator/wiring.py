@@ -16,7 +16,6 @@ from nanobatch_generator.adapters.changes_grpc import GrpcChanges
 from nanobatch_generator.adapters.hints_grpc import GrpcHints
 from nanobatch_generator.adapters.images_grpc import GrpcImages
 from nanobatch_generator.adapters.leases_grpc import GrpcLeaseExtender, GrpcLeases
-from nanobatch_generator.adapters.peers_redis import RedisPeers
 from nanobatch_generator.adapters.sink_grpc import GrpcSink
 from nanobatch_generator.adapters.spare_process import SpareProcesses
 from nanobatch_generator.finish import Finish, Replay
@@ -25,7 +24,7 @@ from nanobatch_generator.inputs import Inputs
 from nanobatch_generator.latency import Latencies
 from nanobatch_generator.patience import patiently
 from nanobatch_generator.pictures import CheckedPictures
-from nanobatch_generator.ports import Pictures, Provider, Spare
+from nanobatch_generator.ports import Peers, Pictures, Provider, Spare
 from nanobatch_generator.progress import Progress
 from nanobatch_generator.providers.registry import open_providers
 from nanobatch_generator.render import Render
@@ -39,7 +38,7 @@ from nanobatch_runtime.clock import SystemClock
 from nanobatch_runtime.lifecycle import cancel
 from nanobatch_runtime.metrics import LEASES_HELD, REDIS_UP, SLOTS
 from nanobatch_runtime.pictures import PictureChecker
-from nanobatch_runtime.redis import RedisPubSub, require_same
+from nanobatch_runtime.redis import require_same
 from nanobatch_runtime.rpc import options
 from nanobatch_runtime.rpc.channel import open_channel
 from nanobatch_runtime.rpc.server import RpcServer
@@ -135,11 +134,7 @@ async def open_app(
             concurrency=settings.concurrency,
             spare_processes=settings.spare_processes,
         )
-        peers = None
-        if settings.redis:
-            pubsub = await stack.enter_async_context(RedisPubSub.connected(settings.redis))
-            stack.enter_context(REDIS_UP.of(lambda: {("generator",): pubsub.up}))
-            peers = RedisPeers(pubsub)
+        peers = await _open_peers(settings.redis, stack) if settings.redis else None
         progress = Progress(
             changes=changes,
             messages=WatchMessages(),
@@ -173,6 +168,15 @@ async def open_app(
                 await app.drain()
                 for loop in reversed(loops):  # the heart beats to the last
                     await cancel(loop)
+
+
+async def _open_peers(redis: str, stack: AsyncExitStack) -> Peers:
+    from nanobatch_generator.adapters.peers_redis import RedisPeers  # noqa: PLC0415  # their library: only where there is a Redis
+    from nanobatch_runtime.redis.pubsub import RedisPubSub  # noqa: PLC0415  # as above
+
+    pubsub = await stack.enter_async_context(RedisPubSub.connected(redis))
+    stack.enter_context(REDIS_UP.of(lambda: {("generator",): pubsub.up}))
+    return RedisPeers(pubsub)
 
 
 def _spare_processes(settings: GeneratorSettings) -> SpareProcesses:

@@ -15,7 +15,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from nanobatch_runtime.errors import NanobatchError
-from nanobatch_runtime.redis import PREFIX, open_client
+from nanobatch_runtime.redis.client import PREFIX, open_client
 from nanobatch_runtime.settings import SettingsError
 
 LIMIT = timedelta(seconds=15)

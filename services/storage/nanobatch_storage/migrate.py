@@ -1,4 +1,8 @@
-"""Brings a database to the newest schema."""
+"""Brings a database to the newest schema.
+
+Alembic is loaded only where there is something to do: it and what it brings along take 10 MB for as long as the process
+lives, and most starts of a storage find the schema as it should be.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import InterfaceError, OperationalError
 
@@ -26,6 +26,8 @@ _WAIT_FOR_OTHERS = "60s"
 _WAIT_FOR_TABLES = "5s"
 """A migration that waits for a table makes all who come after it wait as well: better to fail and come again."""
 _LOCK_NOT_AVAILABLE = "55P03"
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class MigrationBusyError(UnavailableError):
@@ -56,10 +58,13 @@ def _upgrade(url: URL) -> None:
                 connection.execute(text(f"set local lock_timeout = '{_WAIT_FOR_OTHERS}'"))
                 connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
                 connection.execute(text(f"set local lock_timeout = '{_WAIT_FOR_TABLES}'"))
-            if _is_newer(connection):
+            present, known = _present(connection), _known()
+            if present == max(known):
+                return
+            if _is_newer(present, known):
                 _log.warning("database.is_newer", backend=url.get_backend_name())
                 return
-            command.upgrade(config(connection), "head")
+            _apply(connection)
     except (OperationalError, InterfaceError) as error:
         if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE or "locked" in str(error.orig):
             raise MigrationBusyError("The database is busy with another migration or a long transaction.") from error
@@ -78,26 +83,39 @@ def _standing(url: URL) -> tuple[str | None, str | None]:
     engine = _engine(url)
     try:
         with engine.connect() as connection:
-            newest = ScriptDirectory.from_config(config(connection)).get_current_head()
-            return MigrationContext.configure(connection).get_current_revision(), newest
+            return _present(connection), max(_known())
     finally:
         engine.dispose()
 
 
-def _is_newer(connection: Connection) -> bool:
+def _present(connection: Connection) -> str | None:
+    """Return the number of the schema that a database has; None where Alembic has to look for itself."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.execute(text("select version_num from alembic_version")).scalars().all()
+    return str(found[0]) if len(found) == 1 else None
+
+
+def _known() -> frozenset[str]:
+    """Return the numbers of all migrations of this version: their files' names begin with them (a test holds that)."""
+    return frozenset(file.name.partition("_")[0] for file in (_MIGRATIONS / "versions").glob("*.py"))
+
+
+def _is_newer(present: str | None, known: frozenset[str]) -> bool:
     """Say whether a later version has migrated the database: its schema is ours and more, so that a roll-back works."""
-    present = MigrationContext.configure(connection).get_current_revision()
-    known = {script.revision for script in ScriptDirectory.from_config(config(connection)).walk_revisions()}
     # Numbers with leading zeros: a word that is no number of ours is no database of ours, and Alembic says so.
     return present is not None and present not in known and present.isdecimal() and present > max(known)
 
 
-def config(connection: Connection) -> Config:
-    """Return Alembic's configuration for a connection whose transaction is the caller's."""
-    made = Config()
-    made.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    made.attributes["connection"] = connection
-    return made
+def _apply(connection: Connection) -> None:
+    """Take all steps that are left, on a connection whose transaction is the caller's."""
+    from alembic import command  # noqa: PLC0415  # see above
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 def _engine(url: URL) -> Engine:

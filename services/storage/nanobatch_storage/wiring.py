@@ -27,7 +27,7 @@ from nanobatch.storage.v1 import (
     lease_service_pb2_grpc,
 )
 from nanobatch_runtime.backoff import full_jitter
-from nanobatch_runtime.bus import Bus, MemoryBus, open_redis_bus
+from nanobatch_runtime.bus import Bus, MemoryBus
 from nanobatch_runtime.clock import Clock, SystemClock
 from nanobatch_runtime.lifecycle import LoopLag
 from nanobatch_runtime.metrics import DATABASE_CONNECTIONS, DATABASE_LIMIT, REDIS_UP
@@ -218,6 +218,8 @@ async def _met_blobs(settings: StorageSettings) -> Blobs:
 async def _open_bus(redis: str, stack: AsyncExitStack) -> Bus:
     if not redis:
         return MemoryBus()
+    from nanobatch_runtime.bus.redis import open_redis_bus  # noqa: PLC0415  # its library: only where there is a Redis
+
     bus = await stack.enter_async_context(open_redis_bus(redis))
     stack.enter_context(REDIS_UP.of(lambda: {("storage",): bus.up}))
     return bus

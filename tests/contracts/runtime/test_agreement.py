@@ -3,7 +3,8 @@
 import pytest
 from redis_server import private_redis
 
-from nanobatch_runtime.redis import RedisMismatchError, identity, open_client, require_same
+from nanobatch_runtime.redis import RedisMismatchError, identity, require_same
+from nanobatch_runtime.redis.client import open_client
 
 
 def storage_on(url, looks=None):

@@ -10,7 +10,8 @@ from datetime import timedelta
 import pytest
 from redis_server import RedisServer
 
-from nanobatch_runtime.bus import Bus, MemoryBus, open_redis_bus
+from nanobatch_runtime.bus import Bus, MemoryBus
+from nanobatch_runtime.bus.redis import open_redis_bus
 from nanobatch_runtime.testing import eventually
 
 SECOND, MOMENT = timedelta(seconds=1), timedelta(milliseconds=50)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import NullPool, create_engine, text
 
 from nanobatch_runtime.errors import UnavailableError
@@ -36,6 +41,31 @@ def test_partial_indexes_keep_their_conditions(connection):
 async def test_migrating_again_changes_nothing(database_url):
     await migrate.upgrade(database_url)
     await migrate.upgrade(database_url)
+
+
+async def test_the_numbers_in_the_names_of_migrations_are_those_that_alembic_goes_by(tmp_path):
+    """Whether there is anything to do is read from names, without Alembic."""
+    url = f"sqlite:///{tmp_path / 'made.db'}"
+    await migrate.upgrade(url)
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
+    scripts = ScriptDirectory.from_config(config)
+    assert {script.revision for script in scripts.walk_revisions()} == migrate._known()
+    assert await migrate.standing(url) == (scripts.get_current_head(), scripts.get_current_head())
+
+
+def test_what_only_some_starts_need_is_not_loaded_by_the_others(tmp_path):
+    """Alembic where the schema is as it should be, a client of Redis where there is none: 10 MB of a process each."""
+    url = f"sqlite:///{tmp_path / 'current.db'}"
+    asyncio.run(migrate.upgrade(url))
+    code = (
+        "import asyncio, sys; from nanobatch_storage import main, migrate;"
+        f"asyncio.run(migrate.upgrade({url!r}));"
+        "import nanobatch_gateway.main, nanobatch_generator.main;"
+        "print(*sorted({'alembic', 'mako', 'redis', 'opentelemetry.sdk', 'google.genai'} & sys.modules.keys()))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert shown.stdout.split() == []
 
 
 async def test_the_version_before_starts_on_a_database_of_the_version_after(database_url):

@@ -1,5 +1,3 @@
-import gradio as gr
-
 from nanobatch_web import texts
 from nanobatch_web.pages import site
 from nanobatch_web.pages.context import Context
@@ -8,6 +6,6 @@ from nanobatch_web.viewers import Viewers
 
 def test_no_page_holds_a_connection_open() -> None:
     """Browsers open six to a host: with Gradio's heartbeat (gr.State, unload handlers) the seventh tab stays blank."""
-    translate = gr.I18n(**{language: texts.table(language) for language in texts.LANGUAGES})
+    translate = site.gr.I18n(**{language: texts.table(language) for language in texts.LANGUAGES})
     built = site.build(Context(Viewers("127.0.0.1:1", token_mode=False), translate))
     assert built.get_config_file()["connect_heartbeat"] is False

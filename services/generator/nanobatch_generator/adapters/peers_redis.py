@@ -11,7 +11,7 @@ from datetime import timedelta
 import structlog
 
 from nanobatch_generator.domain import Estimate
-from nanobatch_runtime.redis import RedisPubSub
+from nanobatch_runtime.redis.pubsub import RedisPubSub
 
 _log = structlog.get_logger("nanobatch.progress")
 

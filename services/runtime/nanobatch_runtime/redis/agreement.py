@@ -9,11 +9,9 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from nanobatch_runtime.errors import FailedPreconditionError
-from nanobatch_runtime.redis.client import PREFIX, REDIS_ERRORS, open_client
 
 _log = structlog.get_logger("nanobatch.redis")
 
-_KEY = f"{PREFIX}identity"
 _LOOKS = 3
 _PAUSE_SECONDS = 0.5
 
@@ -26,10 +24,12 @@ class RedisMismatchError(FailedPreconditionError):
 
 async def identity(url: str) -> str:
     """Return the word that lies in the Redis at ``url``, putting one there first; empty where it does not answer."""
-    client = open_client(url)
+    from nanobatch_runtime.redis.client import PREFIX, REDIS_ERRORS, open_client  # noqa: PLC0415  # only where there is one
+
+    client, key = open_client(url), f"{PREFIX}identity"
     try:
-        await client.set(_KEY, secrets.token_hex(16), nx=True)
-        found = await client.get(_KEY)
+        await client.set(key, secrets.token_hex(16), nx=True)
+        found = await client.get(key)
     except REDIS_ERRORS:
         return ""
     else:

@@ -6,7 +6,6 @@ import re
 from typing import Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from redis.asyncio.connection import parse_url
 
 from nanobatch_runtime.settings import Settings
 
@@ -31,8 +30,12 @@ class RedisSettings(Settings):
     @classmethod
     def _is_a_redis_url(cls, value: SecretStr) -> SecretStr:
         url = value.get_secret_value().strip()
+        if not url:
+            return SecretStr("")
+        from redis.asyncio.connection import parse_url  # noqa: PLC0415  # only where there is one
+
         try:
-            parsed = parse_url(url) if url else {"host": "unused"}
+            parsed = parse_url(url)
         except ValueError:
             parsed = {}
         if not parsed.get("host") and not parsed.get("path"):
