@@ -20,7 +20,7 @@ class Generator:
 
     def __init__(self, stage: Stage, number: int) -> None:
         self.number = number
-        self.port = free_port()
+        self.host, self.port = "127.0.0.1", free_port()
         self._stage = stage
         self._life = self._worked_in = 0
         self.process: subprocess.Popen | None = None
@@ -36,7 +36,7 @@ class Generator:
         self.process = stage.cluster.generator(
             f"g{self.number}",
             f"{stage.provider_url}/{self.caller}",
-            at=f"127.0.0.1:{self.port}",
+            at=f"{self.host}:{self.port}",
             NANOBATCH_STORAGE_TARGET=stage.storage_target,
             **own,
         )

@@ -39,6 +39,9 @@ class Setup:
     watchers: int = 2
     """Of each execution."""
     environment: dict[str, str] = field(default_factory=dict)
+    one_name: bool = False
+    """Gateways find generators by one name, each at an address of its own, as the pods behind a headless service. The
+    scenario starts them, and says in ``names`` what the name resolves to."""
     upstream: tuple[str, ...] = ()
     """Further options of the fake provider's command line."""
 

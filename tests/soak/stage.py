@@ -20,6 +20,7 @@ from typing import Any
 import grpc
 import psycopg
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from names import Names, name_server
 from postgres_server import PostgresServer
 from processes import Cluster, Upstream, cluster, free_port, upstream
 from redis_server import RedisServer, private_redis
@@ -49,6 +50,7 @@ class Stage:
         self.random = random.Random(ground.seed)
         self.proxies: dict[str, FaultProxy] = {}
         self.redis: RedisServer
+        self.names: Names
         self.provider: Upstream
         self.cluster: Cluster
         self.watchers: Watchers
@@ -86,8 +88,8 @@ class Stage:
         for port in [*self.storage_ports, *self.gateway_ports]:
             await self.serving(port)
 
-    async def serving(self, port: int) -> None:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async def serving(self, port: int, host: str = "127.0.0.1") -> None:
+        async with grpc.aio.insecure_channel(f"{host}:{port}") as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             deadline = time.monotonic() + _START_SECONDS
             while True:
@@ -259,6 +261,7 @@ async def stage(ground: Ground, setup: Setup) -> AsyncIterator[Stage]:
         made = Stage(ground, folder, setup, database=database)
         stack.callback(made.look_away)
         made.redis = stack.enter_context(private_redis())
+        made.names = await stack.enter_async_context(name_server())
         made.provider = stack.enter_context(
             upstream(
                 folder,
@@ -289,7 +292,7 @@ async def stage(ground: Ground, setup: Setup) -> AsyncIterator[Stage]:
             "NANOBATCH_DATABASE_URL": f"{ground.postgres.url(database, database_port)}?{plain}",
             "NANOBATCH_REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
             "NANOBATCH_STORAGE_TARGET": _target(made.storage_ports),
-            "NANOBATCH_GENERATOR_TARGET": _target([one.port for one in made.generators]),
+            "NANOBATCH_GENERATOR_TARGET": _generators(made),
             "NANOBATCH_LEASE_SECONDS": str(setup.lease_seconds),
             "NANOBATCH_GENERATOR_CONCURRENCY": str(setup.slots),
             "NANOBATCH_CREDENTIAL_WINDOW": str(setup.slots * setup.generators),
@@ -301,8 +304,9 @@ async def stage(ground: Ground, setup: Setup) -> AsyncIterator[Stage]:
         made.storages = [made.start_storage(n) for n in range(setup.storages)]
         await made.serving(made.storage_ports[0])
         made.gateways = [made.start_gateway(n) for n in range(setup.gateways)]
-        for one in made.generators:
-            one.start()
+        if not setup.one_name:
+            for one in made.generators:
+                one.start()
         await made.ready()
         doors = [await door("gateway", made.gateway_ports[0]), *made.gateway_ports[1:]]
         targets = [f"127.0.0.1:{port}" for port in doors]
@@ -316,6 +320,14 @@ async def stage(ground: Ground, setup: Setup) -> AsyncIterator[Stage]:
         except TimeoutError as error:
             made.verdict(ground.report, faults_hit_work=False)
             raise StuckError(str(error)) from error
+
+
+def _generators(made: Stage) -> str:
+    if not made.setup.one_name:
+        return _target([one.port for one in made.generators])
+    for number, one in enumerate(made.generators, 1):
+        one.host, one.port = f"127.0.0.{number}", made.generators[0].port
+    return made.names.target("generators.test", made.generators[0].port)
 
 
 def _target(ports: list[int]) -> str:

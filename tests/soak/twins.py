@@ -15,6 +15,8 @@ from soak.report import Report
 
 _STORAGE = "services/storage/nanobatch_storage/"
 _GENERATOR = "services/generator/nanobatch_generator/"
+_GATEWAY = "services/gateway/nanobatch_gateway/"
+_RPC = "services/runtime/nanobatch_runtime/rpc/"
 _LEDGER = _STORAGE + "adapters/ledger_sql.py"
 _FENCE = _STORAGE + "adapters/fence_sql.py"
 _TAKING = _STORAGE + "adapters/taking_sql.py"
@@ -227,6 +229,29 @@ TWINS: dict[str, Twin] = {
                 _GENERATOR + "providers/gemini_network.py",
                 '        FailureClass.UNKNOWN,\n        "CONNECTION_LOST",',
                 '        FailureClass.TRANSIENT,\n        "CONNECTION_LOST",',
+            ),
+        ),
+    ),
+    "connections-never-age": Twin(
+        "connections between services never end by themselves, and so names are never looked up again",
+        "scale",
+        r"new streams 100%",
+        (
+            Edit(
+                _RPC + "options.py", "CONNECTION_AGE = timedelta(seconds=30)\n", "CONNECTION_AGE = timedelta(hours=1)\n"
+            ),
+        ),
+        size="short",
+    ),
+    "own-limits": Twin(
+        "while Redis is away each gateway lets the whole allowance through",
+        "28",
+        r"a part without Redis: (1\.[5-9]|[2-9])",
+        (
+            Edit(
+                _GATEWAY + "limits.py",
+                "        return max(1, allowance // max(self._gateways, 2 * (self._gateways - 1)))\n",
+                "        return allowance\n",
             ),
         ),
     ),

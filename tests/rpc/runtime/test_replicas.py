@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,6 +10,7 @@ from datetime import timedelta
 
 import grpc
 import pytest
+from names import Names, name_server
 
 from nanobatch.generator.v1 import generator_service_pb2, generator_service_pb2_grpc
 from nanobatch.storage.v1 import execution_service_pb2 as pb
@@ -71,31 +70,10 @@ async def serving(address: str, replica: Replica, age: timedelta = AGE) -> Async
         await server.stop(timedelta(seconds=5))
 
 
-class Names(asyncio.DatagramProtocol):
-    """A name server that answers every question for an IPv4 address with all of ``addresses``."""
-
-    def __init__(self) -> None:
-        self.addresses: list[str] = []
-
-    def connection_made(self, transport) -> None:
-        self.transport = transport
-
-    def datagram_received(self, data: bytes, addr) -> None:
-        end = data.index(0, 12) + 5
-        question, (kind,) = data[12:end], struct.unpack("!H", data[end - 4 : end - 2])
-        found = self.addresses if kind == 1 else []
-        answer = data[:2] + struct.pack("!HHHHH", 0x8180, 1, len(found), 0, 0) + question
-        for address in found:
-            answer += struct.pack("!HHHIH", 0xC00C, 1, 1, 1, 4) + socket.inet_aton(address)
-        self.transport.sendto(answer, addr)
-
-
 @pytest.fixture
 async def names() -> AsyncIterator[Names]:
-    transport, protocol = await asyncio.get_running_loop().create_datagram_endpoint(Names, local_addr=("127.0.0.1", 0))
-    protocol.port = transport.get_extra_info("sockname")[1]
-    yield protocol
-    transport.close()
+    async with name_server() as made:
+        yield made
 
 
 async def test_new_replicas_get_their_share_of_calls_and_streams_without_a_restart(names, monkeypatch):
@@ -104,7 +82,7 @@ async def test_new_replicas_get_their_share_of_calls_and_streams_without_a_resta
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(serving("127.0.0.1:0", old))
         names.addresses = ["127.0.0.1"]
-        target = f"dns://127.0.0.1:{names.port}/generators.test:{first.port}"
+        target = names.target("generators.test", first.port)
         channel = await stack.enter_async_context(open_channel(target))
         stub = generator_service_pb2_grpc.GeneratorServiceStub(channel)
 
