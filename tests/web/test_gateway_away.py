@@ -31,13 +31,19 @@ async def test_the_page_waits_for_its_gateway_and_goes_on_by_itself(chromium: Br
             await expect(page.get_by_text(away)).to_have_count(0)
             await expect(page.locator("#nb-prompts textarea")).to_have_value("typed while nobody answers")
             async with Client(f"127.0.0.1:{grpc}") as client:
-                run = await client.create_execution(["one", "[delay:15] two"], model="sandbox")
+                run = await client.create_execution([f"picture {number}" for number in range(40)], model="sandbox")
+                async for update in client.watch(run.id):
+                    if update.stats.completed:
+                        break
+                await client.pause_execution(run.id)
             await page.goto(f"{url}?execution={run.id}")
-            await expect(page.locator(".nb-card[data-state='COMPLETED'] img")).to_be_visible()
+            await expect(page.locator(".nb-card[data-state='COMPLETED'] img").first).to_be_visible()
             running.popen.kill()
             running.popen.wait()
             await expect(page.get_by_text("No connection. Trying again …")).to_be_visible()
-            await expect(page.locator(".nb-card")).to_have_count(2)
+            await expect(page.locator(".nb-card")).to_have_count(40)
         with product(tmp_path, environment=places, data=data):
-            await expect(page.locator(".nb-outcome [data-fact='run.done'] dd")).to_have_text("2", timeout=120_000)
-            await expect(page.get_by_text("No connection. Trying again …")).to_be_hidden()
+            await expect(page.get_by_text("No connection. Trying again …")).to_be_hidden(timeout=90_000)
+            async with Client(f"127.0.0.1:{grpc}") as client:
+                await client.resume_execution(run.id)
+            await expect(page.locator(".nb-outcome [data-fact='run.done'] dd")).to_have_text("40", timeout=90_000)

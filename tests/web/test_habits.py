@@ -1,11 +1,6 @@
 """What a person need not look at: the title, notifications, another device, pauses that say what to do."""
 
-from collections.abc import AsyncIterator
-
-import pytest
 from playwright.async_api import Browser, Page, expect
-
-from nanobatch_client import Client
 
 MODEL = "gemini-2.5-flash-image"
 # What a headless browser has none of: somebody who answers its question, and a desktop to show something on.
@@ -21,22 +16,19 @@ Object.defineProperty(document, "hidden", {get: () => window.away === true});
 """
 
 
-@pytest.fixture
-async def client(site) -> AsyncIterator[Client]:
-    async with Client(site.product.target) as opened:
-        yield opened
-
-
 async def test_the_title_tells_how_far_it_is_and_a_hidden_tab_is_notified_once(page: Page, site, client) -> None:
     await page.add_init_script(NOTES)
-    run = await client.create_execution(["one", "two", "[fail:400] three", "four [delay:25]"], model="sandbox")
+    # The cap is reached after two pictures, and holds the run until it is raised.
+    prompts = ["one", "two", "three {{fault:image-safety}}", "four"]
+    run = await client.create_execution(prompts, model=MODEL, api_key="a-key-with-a-cap", max_cost_micros=80_000)
     await page.goto(f"{site.url}?execution={run.id}")
     assert await page.evaluate("window.asked") == 0
     ask = page.get_by_role("button", name="Tell me when it has ended")
     await ask.click()
     await expect(ask).to_be_hidden()
-    await expect(page).to_have_title("75 % · nanobatch")
+    await expect(page).to_have_title("50 % · nanobatch")
     await page.evaluate("window.away = true")
+    await client.resume_execution(run.id, max_cost_micros=500_000)
     await expect(page.locator(".nb-outcome [data-fact='run.done'] dd")).to_have_text("3")
     await expect(page).to_have_title("nanobatch")
     assert await page.evaluate("window.notes") == ["The batch has ended: 3 done, 1 failed"]

@@ -1,19 +1,11 @@
 """The third step in a browser: numbers that are the gateway's, pauses that say what they need, tabs that all live."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 from playwright.async_api import Browser, Page, Route, expect
 
 from nanobatch_client import Client, Execution
 
 MODEL = "gemini-2.5-flash-image"
-
-
-@pytest.fixture
-async def client(site) -> AsyncIterator[Client]:
-    async with Client(site.product.target) as opened:
-        yield opened
 
 
 def dollars(micros: int) -> str:
@@ -73,17 +65,18 @@ async def test_a_key_that_is_refused_is_asked_for_where_that_is_told(page: Page,
     assert "another-good-key" not in await page.evaluate("document.documentElement.outerHTML + location.href")
 
 
-@pytest.mark.timeout(500)
-async def test_ten_tabs_of_one_browser_all_stay_live(browser: Browser, site, client: Client) -> None:
+@pytest.mark.timeout(300)
+async def test_more_tabs_than_a_browser_has_connections_all_stay_live(browser: Browser, site, client: Client) -> None:
     run = await client.create_execution(["[delay:2] one", "[delay:1] two", "[fail:400] three"], model="sandbox")
     await client.pause_execution(run.id)
     context = await browser.new_context(locale="en-US")
-    pages = [await context.new_page() for _ in range(10)]
+    # Browsers open six connections to a host: if a tab held one, the seventh would get nothing.
+    pages = [await context.new_page() for _ in range(7)]
     for page in pages:
         await page.goto(f"{site.url}?execution={run.id}", timeout=120_000)
     for page in pages:
         await expect(page.locator(".nb-card")).to_have_count(3, timeout=120_000)
-    await pages[7].get_by_role("button", name="Resume").click()
+    await pages[6].get_by_role("button", name="Resume").click()
     for page in pages:
         await expect(page.locator(".nb-outcome [data-fact='run.done'] dd")).to_have_text("2", timeout=120_000)
     ended = await client.get_execution(run.id)

@@ -9,10 +9,10 @@ from nanobatch_client import Client
 
 from .drawing import drawn
 
-DROP = """([name, kind, data]) => {
+DROP = """([name, kind, data, padding]) => {
     const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
     const given = new DataTransfer();
-    given.items.add(new File([bytes], name, {type: kind}));
+    given.items.add(new File([bytes, new Uint8Array(padding)], name, {type: kind}));
     return given;
 }"""
 COPY = """async (data) => {
@@ -25,8 +25,9 @@ def coded(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-async def drop(page: Page, name: str, data: bytes, kind: str = "image/png") -> None:
-    given = await page.evaluate_handle(DROP, [name, kind, coded(data)])
+async def drop(page: Page, name: str, data: bytes, kind: str = "image/png", padding: int = 0) -> None:
+    """Drop a file; ``padding`` are empty bytes behind its data, which need not travel to the browser."""
+    given = await page.evaluate_handle(DROP, [name, kind, coded(data), padding])
     await page.locator("#nb-references section").dispatch_event("drop", {"dataTransfer": given})
 
 
@@ -95,7 +96,7 @@ async def test_pictures_are_dropped_pasted_chosen_and_put_in_order(browser: Brow
 async def test_what_is_no_picture_or_too_large_is_told_and_left_out(page: Page, site) -> None:
     await page.goto(site.url)
     await expect(page.locator("#nb-facts")).to_contain_text("free")
-    await drop(page, "huge.png", drawn("red") + bytes(10 * 2**20))
+    await drop(page, "huge.png", drawn("red"), padding=10 * 2**20)
     await expect(page.get_by_text("huge.png is larger than 10 MB.")).to_be_visible()
     await drop(page, "words.png", b"these are words")
     await expect(page.locator(".nb-toast.nb-bad").last).to_contain_text("PNG")

@@ -5,7 +5,7 @@ import re
 import zipfile
 from hashlib import sha256
 
-import pytest
+import pytest_asyncio
 from PIL import Image
 from playwright.async_api import Page, expect
 
@@ -23,7 +23,7 @@ async def finished(client: Client, prompts: list[str], **options: object) -> Exe
     return await client.get_execution(execution.id)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def run(site) -> Execution:
     async with Client(site.product.target) as client:
         return await finished(client, PROMPTS)

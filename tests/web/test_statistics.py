@@ -1,85 +1,46 @@
-"""The statistics page against what GetUsage says, with a ledger that was written before the product started."""
+"""The statistics page against what GetUsage says, of a user whose ledger was written before the product started."""
 
-import asyncio
-import os
-import random
-import sqlite3
-import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
-from processes import Product, free_port, product
 
 from nanobatch_client import Client, UsageGrouping, UsageReport
-from nanobatch_storage import migrate
+
+from .conftest import Guarded, Site
+from .ledger import BOOKKEEPER, HOSTILE
 
 pytestmark = pytest.mark.timeout(300)  # the first of them waits for a product and its page
 
-LOCAL_USER = "00000000-0000-4000-8000-000000000001"
-HOSTILE = "<img src=x onerror=document.title='hacked'>"
-MODELS = ("gemini-2.5-flash-image", "sandbox", "c", "d", "e", "f", "g", HOSTILE)
-OUTCOMES = {"COMPLETED": "YES", "RATE_LIMITED": "NO", "BLOCKED": "NO", "CRASHED": "MAYBE"}
+
+@pytest.fixture
+def site(guarded: Guarded) -> Site:
+    """The product that asks for a token."""
+    return guarded
 
 
-@dataclass
-class Site:
-    """A running product with its page."""
-
-    url: str
-    product: Product
-
-
-def write_ledger(path: Path) -> None:
-    """Write calls of the last 40 days; the first days of the range and the last are among them."""
-    asyncio.run(migrate.upgrade(f"sqlite:///{path}"))
-    chance = random.Random(7)  # a test's own dice
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    bucket = str(uuid.uuid4())
-    with sqlite3.connect(path) as database:
-        database.execute(
-            "insert into users (id, role, name, create_time) values (?, 'admin', 'local', ?)",
-            (LOCAL_USER, f"{today:%Y-%m-%d %H:%M:%S.%f}"),
-        )
-        database.execute(
-            "insert into buckets (id, provider, model, fingerprint, window, rate_limits, overloads)"
-            " values (?, 'sandbox', 'sandbox', 'f', 10, 0, 0)",
-            (bucket,),
-        )
-        for back in [0, 6, 7, 29, 30, *(chance.randrange(40) for _ in range(300))]:
-            outcome = chance.choice(["COMPLETED", *OUTCOMES])
-            charged = OUTCOMES[outcome]
-            row = {
-                **{name: str(uuid.uuid4()) for name in ("id", "execution_id", "result_id", "lease_id")},
-                "user_id": LOCAL_USER, "bucket_id": bucket, "model": chance.choice(MODELS), "reserved_micros": 40_000,
-                "start_time": f"{today - timedelta(days=back) + timedelta(seconds=1):%Y-%m-%d %H:%M:%S.%f}",
-                "outcome": outcome, "charged": charged, "cost_micros": 38_704 if charged == "YES" else 0,
-                "input_tokens": 0, "text_output_tokens": 0, "image_output_tokens": 0,
-                "usage_reported": charged == "YES", "provider_status": "", "provider_response_id": "",
-                "error_code": "", "processing_ms": chance.randrange(500, 30_000),
-            }  # fmt: skip
-            places = ", ".join(f":{name}" for name in row)
-            database.execute(f"insert into attempts ({', '.join(row)}) values ({places})", row)  # our own
+@pytest_asyncio.fixture(loop_scope="session")
+async def token(guarded: Guarded) -> str:
+    """A token of who has a past."""
+    async with Client(guarded.product.target, token=guarded.admin_token) as admin:
+        return (await admin.create_token(user_id=BOOKKEEPER)).secret
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The product with its page, and with a past."""
-    folder, port = tmp_path_factory.mktemp("statistics"), free_port()
-    data = folder / "data"
-    data.mkdir(mode=0o700)
-    write_ledger(data / "nanobatch.db")
-    environment = {"NANOBATCH_WEB": f"127.0.0.1:{port}", "ENCRYPTION_KEY": os.urandom(32).hex()}
-    with product(folder, environment=environment, data=data) as running:
-        yield Site(f"http://127.0.0.1:{port}/nano-banana/", running)
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(page: Page, site: Site, token: str) -> Page:
+    """A page of somebody who has signed in."""
+    await sign_in(page, site, token)
+    return page
 
 
-async def usage(site: Site, days: int, *groups: UsageGrouping) -> UsageReport:
+async def sign_in(page: Page, site: Site, token: str) -> None:
+    await page.context.add_cookies([{"name": "nanobatch_token", "value": token, "url": site.url}])
+
+
+async def usage(site: Site, token: str, days: int, *groups: UsageGrouping) -> UsageReport:
     start = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=days - 1)
-    async with Client(site.product.target) as client:
+    async with Client(site.product.target, token=token) as client:
         return await client.get_usage(start=start, group_by=groups)
 
 
@@ -101,7 +62,7 @@ async def opened(page: Page, site: Site) -> None:
     await expect(page.locator('[data-chart="by-model"]')).to_be_visible()
 
 
-async def test_every_number_is_that_of_get_usage(page: Page, site: Site) -> None:
+async def test_every_number_is_that_of_get_usage(page: Page, site: Site, token: str) -> None:
     await opened(page, site)
     for days in (30, 7):
         if days != 30:
@@ -109,8 +70,8 @@ async def test_every_number_is_that_of_get_usage(page: Page, site: Site) -> None
             await page.get_by_role("radio", name=f"{days} days").check()
             await expect(page.locator(".nb-totals")).not_to_have_text(old, use_inner_text=True)
         day, model = UsageGrouping.DAY, UsageGrouping.MODEL
-        by_day, by_model = await usage(site, days, day, model), await usage(site, days, model)
-        by_outcome = await usage(site, days, UsageGrouping.OUTCOME)
+        by_day, by_model = await usage(site, token, days, day, model), await usage(site, token, days, model)
+        by_outcome = await usage(site, token, days, UsageGrouping.OUTCOME)
         totals = by_day.totals
         assert await page.locator(".nb-totals dd").all_inner_texts() == [
             str(totals.pictures),
@@ -141,7 +102,7 @@ async def test_every_number_is_that_of_get_usage(page: Page, site: Site) -> None
     assert HOSTILE in latencies or HOSTILE in {row.model for row in by_model.rows}
 
 
-async def test_bars_are_as_long_as_their_numbers_and_begin_at_zero(page: Page, site: Site) -> None:
+async def test_bars_are_as_long_as_their_numbers_and_begin_at_zero(page: Page, site: Site, token: str) -> None:
     await opened(page, site)
     chart = page.locator('[data-chart="by-day-pictures"] svg.nb-chart')
     assert await chart.locator("text").first.text_content() == "0"
@@ -150,7 +111,7 @@ async def test_bars_are_as_long_as_their_numbers_and_begin_at_zero(page: Page, s
         "(bars) => bars.map((bar) => [...['y', 'height'].map((name) => Number(bar.getAttribute(name))), bar.textContent])"
     )
     bars = [(y, height, int(title.rpartition(": ")[2])) for y, height, title in drawn]
-    report = await usage(site, 30, UsageGrouping.DAY)
+    report = await usage(site, token, 30, UsageGrouping.DAY)
     assert sum(count for _, _, count in bars) == report.totals.pictures
     per_picture = {round(height / count, 6) for _, height, count in bars}
     assert len(per_picture) == 1
@@ -161,8 +122,9 @@ async def test_bars_are_as_long_as_their_numbers_and_begin_at_zero(page: Page, s
     )
 
 
-async def test_it_reads_well_in_french_on_a_phone_in_the_dark(browser: Browser, site: Site) -> None:
+async def test_it_reads_well_in_french_on_a_phone_in_the_dark(browser: Browser, site: Site, token: str) -> None:
     phone = await browser.new_page(viewport={"width": 360, "height": 800}, locale="fr-FR", color_scheme="dark")
+    await sign_in(phone, site, token)
     await phone.goto(f"{site.url}statistics?__theme=dark")
     await expect(phone.get_by_role("heading", name="Images par jour et par modèle")).to_be_visible()
     await expect(phone.get_by_role("radio", name="7 jours")).to_be_visible()

@@ -14,6 +14,7 @@ from nanobatch_client import (
     UnreachableError,
     Update,
 )
+from nanobatch_runtime.testing import eventually
 from nanobatch_web.live.hub import Hub, Tabs
 from nanobatch_web.viewers import Viewer
 
@@ -26,6 +27,8 @@ class Gateway:
     def __init__(self, error: Exception | None = None, watching: Exception | None = None) -> None:
         self.error, self.watching = error, watching
         self.watches = 0
+        self.cut = asyncio.Event()
+        """Whether the next watch breaks after what there is."""
 
     async def get_execution(self, execution_id: str) -> Execution:
         if self.error is not None:
@@ -36,7 +39,11 @@ class Gateway:
         self.watches += 1
         if self.watching is not None:
             raise self.watching
-        yield ExecutionUpdate(1, Stats(), EXECUTION)
+        if after_revision < 1:
+            yield ExecutionUpdate(1, Stats(), EXECUTION)
+        if self.cut.is_set():
+            self.cut.clear()
+            raise UnreachableError("Nobody answers.")
         await asyncio.Event().wait()
 
 
@@ -71,6 +78,16 @@ async def test_who_was_let_in_keeps_what_there_is_while_the_gateway_is_away() ->
         now = 100.0
         gateway.error = UnreachableError("Nobody answers.")
         assert (await hub.view(viewer("ada", gateway), "E", "1")).run.execution == EXECUTION
+
+
+async def test_a_run_that_rests_is_known_to_be_well_again_after_a_cut() -> None:
+    gateway = Gateway()
+    gateway.cut.set()
+    async with Hub().open() as hub:
+        feed = await hub.view(viewer("ada", gateway), "E", "1")
+        await eventually(lambda: bool(json.loads(feed.run.delta(-1, ""))["trouble"]))
+        await eventually(lambda: gateway.watches == 2)
+        await eventually(lambda: not json.loads(feed.run.delta(-1, ""))["trouble"])
 
 
 async def test_a_viewer_who_was_signed_out_takes_nobody_along() -> None:

@@ -75,9 +75,14 @@ class Feed:
 
     async def follow(self) -> None:
         """Follow until nobody looks any more or the run is gone."""
+        cut = False
         while self._tabs and self.gone is None:
+            # A watch tells nothing until there is news, and a run may rest for days. Who was cut off asks for what was
+            # heard last once more: that it comes says that all is well again.
+            heard = max(0, self.run.revision - 1) if cut else self.run.revision
             try:
-                async for update in self._viewer.client.watch(self.execution_id, self.run.revision):
+                async for update in self._viewer.client.watch(self.execution_id, heard):
+                    cut = False
                     self.run.apply(update)
                     self.run.set_trouble("")
                     if self.run.is_whole:
@@ -87,6 +92,7 @@ class Feed:
                 self.whole.set()
                 await self._wait_for_a_retry()
             except UnavailableError as error:
+                cut = True
                 self.run.set_trouble(error.message)
                 await asyncio.sleep(_TRY_AGAIN)
             except NanobatchError as error:
