@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import grpc
 
@@ -17,8 +16,8 @@ from nanobatch_generator.translate import header_to_proto, state_name
 from nanobatch_runtime.rpc.options import CHUNK_BYTES
 
 _UPLOAD_SECONDS = 120.0
-# Read four chunks at a time: each read is a trip to another thread.
-_READ_BYTES = 4 * CHUNK_BYTES
+# Several chunks at a time: each read is a trip to another thread.
+_BLOCK_BYTES = 4 * CHUNK_BYTES
 
 
 class GrpcSink:
@@ -50,29 +49,27 @@ class _Upload:
 
     async def messages(self) -> AsyncIterator[pb.CompleteResultRequest]:
         yield pb.CompleteResultRequest(header=header_to_proto(self._completion))
+        blocks = _blocks([picture.path for picture in self._completion.pictures])
         try:
-            for picture in self._completion.pictures:
-                async for chunk in _chunks(picture.path, picture.facts.size_bytes):
-                    yield pb.CompleteResultRequest(chunk=chunk)
+            while block := await asyncio.to_thread(next, blocks, b""):
+                for start in range(0, len(block), CHUNK_BYTES):
+                    yield pb.CompleteResultRequest(chunk=block[start : start + CHUNK_BYTES])
         except OSError as error:
             self.error = error
             raise
+        finally:
+            blocks.close()
 
 
-async def _chunks(path: Path, size: int) -> AsyncIterator[bytes]:
-    """Iterate over the file; the loop waits for a thread once a block, not once a chunk."""
-
-    def opened() -> tuple[BinaryIO, bytes]:
-        file = path.open("rb")
-        return file, file.read(_READ_BYTES)
-
-    file, block = await asyncio.to_thread(opened)
-    try:
-        left = size
-        while block:
-            for start in range(0, len(block), CHUNK_BYTES):
-                yield block[start : start + CHUNK_BYTES]
-            left -= len(block)
-            block = await asyncio.to_thread(file.read, _READ_BYTES) if left > 0 else b""
-    finally:
-        file.close()
+def _blocks(paths: Sequence[Path]) -> Generator[bytes]:
+    """Iterate over all files as one, a block at a time: small ones cost one trip to a thread together."""
+    block = b""
+    for path in paths:
+        with path.open("rb") as file:
+            while piece := file.read(_BLOCK_BYTES - len(block)):
+                block += piece
+                if len(block) == _BLOCK_BYTES:
+                    yield block
+                    block = b""
+    if block:
+        yield block

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from typing import Final
+from urllib.request import getproxies
 
 import aiohttp
 import httpx
@@ -64,7 +65,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 # The buckets' windows bound the calls in flight; a second bound here would make calls wait in line.
                 connector=aiohttp.TCPConnector(ssl=self._context, limit=0, keepalive_timeout=_IDLE_SECONDS),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=True,
+                # With it each request asks threads for proxies and for .netrc, whose passwords are not for providers.
+                trust_env=bool(getproxies()),
                 trace_configs=[_told_when_sent()] if armed("request_sent") else None,
             )
         return self._session
