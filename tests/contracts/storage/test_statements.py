@@ -6,10 +6,11 @@ import uuid
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import event
 
 from nanobatch_storage.adapters.accounts_sql import SqlAccounts
 from nanobatch_storage.adapters.database import open_database
+from nanobatch_storage.adapters.engine_postgres import PostgresConnection
+from nanobatch_storage.adapters.engine_sqlite import InlineConnection
 from nanobatch_storage.adapters.executions_sql import SqlExecutions
 from nanobatch_storage.adapters.leases_sql import SqlLeases
 from nanobatch_storage.adapters.ledger_sql import SqlLedger
@@ -22,17 +23,17 @@ TIMES = {"lease": 3, "start": 1, "check": 0, "complete": 1, "extend": 2}
 
 
 @pytest.fixture
-async def counted(database_url):
+async def counted(database_url, monkeypatch):
     """A database without a clock of the test's, and all statements that it was sent."""
+    sent = []
+    for kind in (InlineConnection, PostgresConnection):
+
+        async def note(connection, statement, parameters=None, run=kind.execute):
+            sent.append(statement)
+            return await run(connection, statement, parameters)
+
+        monkeypatch.setattr(kind, "execute", note)
     async with open_database(database_url) as database:
-        engine = getattr(database._engine._engine, "sync_engine", database._engine._engine)
-        sent = []
-
-        @event.listens_for(engine, "before_cursor_execute")
-        def note(_connection, _cursor, statement, *_):
-            if not statement.startswith("BEGIN"):
-                sent.append(statement)
-
         yield database, sent
 
 

@@ -221,7 +221,7 @@ async def test_an_index_finds_the_calls(book, everybody):
             plan = str(tx.connection._connection.exec_driver_sql(f"explain query plan {statement}", parameters).all())
         else:
             await tx.connection.execute(text("set enable_seqscan = off"))
-            plan = str((await tx.connection.exec_driver_sql(f"explain {statement}", parameters)).all())
+            plan = str((await tx.connection._connection.exec_driver_sql(f"explain {statement}", parameters)).all())
             await tx.connection.execute(text("reset enable_seqscan"))
     assert "ix_attempts" in plan  # which one, PostgreSQL decides by how few rows there are
     assert "SCAN attempts" not in plan

@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, Table, bindparam, false, select, true
 from nanobatch_runtime.ids import is_id
 from nanobatch_storage.adapters import rows
 from nanobatch_storage.adapters.database import Transaction
+from nanobatch_storage.adapters.prepared import Prepared
 from nanobatch_storage.adapters.tables import buckets, credentials, executions, users
 from nanobatch_storage.domain import Actor, Execution
 from nanobatch_storage.errors import ExecutionNotFoundError, UserNotFoundError
@@ -34,7 +35,7 @@ _VIEW = (
     )
     .where(executions.c.id == bindparam("wanted"))
 )
-_OWN_VIEW = _VIEW.where(executions.c.user_id == bindparam("owner"))
+_ANY_VIEW, _OWN_VIEW = Prepared(_VIEW), Prepared(_VIEW.where(executions.c.user_id == bindparam("owner")))
 _EXECUTION_NAMES = [column.name for column in executions.columns]
 _BUCKET_NAMES = [column.name for column in buckets.columns]
 
@@ -45,7 +46,7 @@ async def find_execution(tx: Transaction, actor: Actor, execution_id: str) -> Ex
         raise ExecutionNotFoundError
     wanted = {"wanted": execution_id}
     if actor.admin:
-        found = await tx.connection.execute(_VIEW, wanted)
+        found = await tx.connection.execute(_ANY_VIEW, wanted)
     else:
         found = await tx.connection.execute(_OWN_VIEW, {**wanted, "owner": actor.user_id})
     row = found.one_or_none()

@@ -7,6 +7,7 @@ from sqlalchemy import Integer, bindparam, select
 from nanobatch_storage.adapters import rows
 from nanobatch_storage.adapters.access import find_execution
 from nanobatch_storage.adapters.database import Database
+from nanobatch_storage.adapters.prepared import Prepared
 from nanobatch_storage.adapters.tables import results
 from nanobatch_storage.domain import Actor
 from nanobatch_storage.views import Changes
@@ -14,7 +15,7 @@ from nanobatch_storage.views import Changes
 PAGE = 200
 """Results read at once: a slow watcher holds no more than that."""
 
-_CHANGED = (
+_CHANGED = Prepared(
     select(results)
     .where(
         results.c.execution_id == bindparam("execution"),

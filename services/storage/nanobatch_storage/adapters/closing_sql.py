@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from datetime import timedelta
 
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import bindparam, func, select
 
 from nanobatch_runtime.failpoints import failpoint
 from nanobatch_storage import pacing, policy
@@ -14,6 +14,7 @@ from nanobatch_storage.adapters import fence_sql, jobs_sql, rows
 from nanobatch_storage.adapters.credentials_sql import wipe_key_if_done
 from nanobatch_storage.adapters.database import Transaction
 from nanobatch_storage.adapters.fence_sql import Held
+from nanobatch_storage.adapters.prepared import Prepared
 from nanobatch_storage.adapters.tables import ACTIVE, buckets, executions, images, results
 from nanobatch_storage.domain import (
     Attempt,
@@ -38,7 +39,7 @@ Finished = tuple[Completion, Sequence[Image]]
 Done = tuple[Completed, str | None]
 """What a completion did, and the bucket whose state it changes, where it does."""
 
-_IN_USE = (
+_IN_USE = Prepared(
     select(buckets, func.sum(executions.c.open_attempts - executions.c.finishing).label("out"))
     .select_from(buckets)
     .outerjoin(executions, (executions.c.bucket_id == buckets.c.id) & ACTIVE)
@@ -110,7 +111,7 @@ def _complete(
 
 async def _add_pictures(tx: Transaction, pictures: Sequence[Image]) -> None:
     values = [{f.name: getattr(picture, f.name) for f in fields(picture)} for picture in pictures]
-    await tx.connection.execute(insert(images), [{**row, "create_time": tx.now} for row in values])
+    await tx.connection.execute(rows.insert_of(images), [{**row, "create_time": tx.now} for row in values])
 
 
 async def _eased(tx: Transaction, closed: Sequence[Attempt]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import CursorResult, Dialect, Executable, Row, func, select
+from sqlalchemy import Dialect, Executable, Result, Row, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -26,6 +26,7 @@ from nanobatch_runtime.clock import Clock, SystemClock
 from nanobatch_runtime.errors import NanobatchError, UnavailableError
 from nanobatch_storage.adapters.engine_postgres import PostgresEngine
 from nanobatch_storage.adapters.engine_sqlite import SqliteEngine
+from nanobatch_storage.adapters.prepared import Parameters, Prepared
 from nanobatch_storage.errors import DiskFullError
 
 T = TypeVar("T")
@@ -34,6 +35,7 @@ _PATIENCE = timedelta(seconds=15)
 """How long a transaction is repeated."""
 _DISK_FULL = "53100"
 # deadlock_detected, serialization_failure, lock_not_available
+_CLOCK = Prepared(select(func.clock_timestamp()))
 _REPEATABLE_SQLSTATES = {"40P01", "40001", "55P03"}
 
 
@@ -58,10 +60,8 @@ class SqlConnection(Protocol):
         """Which database it is."""
         ...
 
-    async def execute(
-        self, statement: Executable, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
-    ) -> CursorResult[Any]:
-        """Run a statement; all its rows have been fetched."""
+    async def execute(self, statement: Executable | Prepared, parameters: Parameters = None) -> Result[Any]:
+        """Run a statement; all its rows have been fetched. What is run often is better prepared."""
         ...
 
 
@@ -186,7 +186,7 @@ class Database:
         async with self._reached():
             return await self._engine.survey(statement)
 
-    async def look(self, statement: Executable, names: Mapping[str, Any]) -> Sequence[Row[Any]]:
+    async def look(self, statement: Prepared, names: Mapping[str, Any]) -> Sequence[Row[Any]]:
         """Return the rows of one statement that reads, for whom the time does not matter. Raises DatabaseUnavailableError."""
         async with self._reached():
             try:
@@ -196,7 +196,7 @@ class Database:
                     raise
             return await self._look(statement, names)
 
-    async def _look(self, statement: Executable, names: Mapping[str, Any]) -> Sequence[Row[Any]]:
+    async def _look(self, statement: Prepared, names: Mapping[str, Any]) -> Sequence[Row[Any]]:
         async with self._engine.reading() as connection:
             return (await connection.execute(statement, names)).all()
 
@@ -224,7 +224,7 @@ class Database:
     async def _now(self, connection: SqlConnection) -> datetime:
         if self._clock is not None:
             return self._clock.now()
-        now: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
+        now: datetime = (await connection.execute(_CLOCK)).scalar_one()
         return now
 
     async def close(self) -> None:

@@ -6,10 +6,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Dialect, Executable, Row
+import psycopg
+from sqlalchemy import Dialect, Executable, Result, Row
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import QueuePool
+
+from nanobatch_storage.adapters.prepared import Parameters, Prepared, raise_told
 
 _SETTINGS = {
     "statement_timeout": "15s",
@@ -39,6 +42,40 @@ def connection_arguments(url: URL) -> dict[str, Any]:
     return {**arguments, "options": f"{limits} {own if isinstance(own, str) else ' '.join(own)}".strip()}
 
 
+class PostgresConnection:
+    """SQLAlchemy's connection, past which prepared statements go to the driver's."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        """Take an open connection."""
+        self._connection = connection
+        sync = connection.sync_connection
+        # The driver's own, as SQLAlchemy knows it: of no type, because dialects have many drivers.
+        self._driver: Any = None if sync is None else sync.connection.driver_connection
+
+    @property
+    def dialect(self) -> Dialect:
+        """PostgreSQL's."""
+        return self._connection.dialect
+
+    async def execute(self, statement: Executable | Prepared, parameters: Parameters = None) -> Result[Any]:
+        """Run a statement; all its rows have been fetched."""
+        if not isinstance(statement, Prepared):
+            return await self._connection.execute(statement, parameters)
+        ready = statement.on(self.dialect)
+        cursor = self._driver.cursor()
+        try:
+            if isinstance(parameters, Sequence):
+                sql, each = ready.bound_each(parameters)
+                await cursor.executemany(sql, each)
+                return ready.result(None, [])
+            sql, bound = ready.bound(parameters or {})
+            await cursor.execute(sql, bound)
+            return ready.result(cursor.description, await cursor.fetchall() if cursor.description else [])
+        except psycopg.Error as error:
+            await self._connection.run_sync(raise_told, error, sql)
+            raise  # never reached: the line before raises
+
+
 class PostgresEngine:
     """See :class:`nanobatch_storage.adapters.database.SqlEngine`."""
 
@@ -66,16 +103,16 @@ class PostgresEngine:
         return self._engine.dialect
 
     @asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncConnection]:
+    async def writing(self) -> AsyncIterator[PostgresConnection]:
         """Open a transaction; committed at the end."""
         async with self._engine.begin() as connection:
-            yield connection
+            yield PostgresConnection(connection)
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
+    async def reading(self) -> AsyncIterator[PostgresConnection]:
         """Open what only reads."""
         async with self._reader.connect() as connection:
-            yield connection
+            yield PostgresConnection(connection)
 
     async def survey(self, statement: Executable) -> Sequence[Row[Any]]:
         """Run a statement that may read a large part of a table; the server has a time limit for it."""

@@ -10,13 +10,17 @@ from outside.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import sqlite3
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Dialect, Executable, Row, create_engine, event
+from sqlalchemy import Connection, Dialect, Executable, Result, Row, create_engine, event
 from sqlalchemy.engine import URL
+
+from nanobatch_storage.adapters.prepared import Parameters, Prepared, raise_told
 
 _PRAGMAS = (
     "journal_mode=WAL",
@@ -42,11 +46,23 @@ class InlineConnection:
         """SQLite's."""
         return self._connection.dialect
 
-    async def execute(
-        self, statement: Executable, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
-    ) -> CursorResult[Any]:
+    async def execute(self, statement: Executable | Prepared, parameters: Parameters = None) -> Result[Any]:
         """Run a statement, here and now."""
-        return self._connection.execute(statement, parameters)
+        if not isinstance(statement, Prepared):
+            return self._connection.execute(statement, parameters)
+        ready = statement.on(self.dialect)
+        driver: Any = self._connection.connection.driver_connection
+        if isinstance(parameters, Sequence):
+            sql, each = ready.bound_each(parameters)
+            run = partial(driver.executemany, sql, each)
+        else:
+            sql, bound = ready.bound(parameters or {})
+            run = partial(driver.execute, sql, bound)
+        try:
+            cursor = run()
+            return ready.result(cursor.description, cursor.fetchall())
+        except sqlite3.Error as error:
+            raise_told(self._connection, error, sql)
 
 
 class _Group:

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from sqlalchemy import bindparam, insert, select, update
 
 from nanobatch_storage.adapters.database import Transaction
+from nanobatch_storage.adapters.prepared import Prepared
 from nanobatch_storage.adapters.tables import jobs
 from nanobatch_storage.domain import Attempt, Execution, OpenJob
 
-_TASKS = select(jobs.c.id, jobs.c.task_id).where(jobs.c.id.in_(bindparam("ids", expanding=True)))
-_END = update(jobs).where(jobs.c.id == bindparam("job_id")).values(poll_at=None)
+_TASKS = Prepared(select(jobs.c.id, jobs.c.task_id).where(jobs.c.id.in_(bindparam("ids", expanding=True))))
+_END = Prepared(update(jobs).where(jobs.c.id == bindparam("job_id")).values(poll_at=None))
 
 
 async def add(tx: Transaction, execution: Execution, task_id: str) -> str:

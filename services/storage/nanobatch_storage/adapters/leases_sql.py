@@ -13,6 +13,7 @@ from nanobatch_storage import pacing, quota
 from nanobatch_storage.adapters import rows, starting_sql
 from nanobatch_storage.adapters.batches import Batches, in_transaction
 from nanobatch_storage.adapters.database import Database, Transaction
+from nanobatch_storage.adapters.prepared import Prepared
 from nanobatch_storage.adapters.tables import ACTIVE, PENDING, PROCESSING, buckets, executions, results
 from nanobatch_storage.adapters.taking_sql import UNSUSPECTED, Order, Taking, crashes_below, in_flight
 from nanobatch_storage.domain import (
@@ -36,29 +37,33 @@ def _first(count: ColumnElement[int], *conditions: ColumnElement[bool]) -> Colum
 
 
 # Statements are built once: SQLAlchemy remembers the compiled form, and building one costs more than running it.
-_SURVEY = select(
-    executions.c.id,
-    executions.c.user_id,
-    executions.c.bucket_id,
-    executions.c.state,
-    executions.c.pending,
-    executions.c.processing,
-    executions.c.create_time,
-    in_flight().label("in_flight"),
-    (executions.c.open_attempts - executions.c.finishing).label("out"),
-    _first(executions.c.pending, PENDING, UNSUSPECTED).label("first_waiting"),
-    _first(executions.c.processing, PROCESSING).label("first_expiry"),
-).where(ACTIVE)
+_SURVEY = Prepared(
+    select(
+        executions.c.id,
+        executions.c.user_id,
+        executions.c.bucket_id,
+        executions.c.state,
+        executions.c.pending,
+        executions.c.processing,
+        executions.c.create_time,
+        in_flight().label("in_flight"),
+        (executions.c.open_attempts - executions.c.finishing).label("out"),
+        _first(executions.c.pending, PENDING, UNSUSPECTED).label("first_waiting"),
+        _first(executions.c.processing, PROCESSING).label("first_expiry"),
+    ).where(ACTIVE)
+)
 # Not by a list of ids: a text as long as that is parsed anew each time.
-_BUCKETS = select(buckets).where(buckets.c.id.in_(select(executions.c.bucket_id).where(ACTIVE)))
+_BUCKETS = Prepared(select(buckets).where(buckets.c.id.in_(select(executions.c.bucket_id).where(ACTIVE))))
 _AHEAD = timedelta(seconds=1)
 """What may start within this time is leased now."""
 _IDS: BindParameter[str] = bindparam("ids", expanding=True)
-_LEASED = rows.for_update(
-    select(results.c.id, results.c.lease_id, results.c.state).where(results.c.id.in_(_IDS)).order_by(results.c.id)
+_LEASED = Prepared(
+    rows.for_update(
+        select(results.c.id, results.c.lease_id, results.c.state).where(results.c.id.in_(_IDS)).order_by(results.c.id)
+    )
 )
-_PROLONG_LATE = update(results).where(results.c.id.in_(_IDS)).values(lease_expires_at=bindparam("until"))
-_PROLONG = _PROLONG_LATE.values(ready_at=bindparam("until"))
+_BEATING = update(results).where(results.c.id.in_(_IDS)).values(lease_expires_at=bindparam("until"))
+_PROLONG_LATE, _PROLONG = Prepared(_BEATING), Prepared(_BEATING.values(ready_at=bindparam("until")))
 
 
 @dataclass(slots=True)

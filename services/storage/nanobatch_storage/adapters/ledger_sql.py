@@ -13,6 +13,7 @@ from nanobatch_storage import pacing, policy, quota
 from nanobatch_storage.adapters import closing_sql, fence_sql, jobs_sql, rows, starting_sql
 from nanobatch_storage.adapters.batches import Batches, in_transaction
 from nanobatch_storage.adapters.database import Database, Transaction
+from nanobatch_storage.adapters.prepared import Prepared
 from nanobatch_storage.adapters.tables import ABANDONED, attempts, executions, results
 from nanobatch_storage.domain import (
     RUNNABLE_EXECUTION_STATES,
@@ -35,7 +36,7 @@ from nanobatch_storage.errors import LeaseLostError
 from nanobatch_storage.policy import BucketEffect
 from nanobatch_storage.quota_history import Sent
 
-_LOOK = (
+_LOOK = Prepared(
     select(
         attempts.c.id.label("attempt_id"),
         attempts.c.result_id,
@@ -53,10 +54,13 @@ _LOOK = (
         attempts.c.id.in_(bindparam("ids", expanding=True)), results.c.id.in_(bindparam("result_ids", expanding=True))
     )
 )
-_OF_RESULT = select(executions).where(
-    executions.c.id == select(results.c.execution_id).where(results.c.id == bindparam("result_id")).scalar_subquery()
+_OF_RESULT = Prepared(
+    select(executions).where(
+        executions.c.id
+        == select(results.c.execution_id).where(results.c.id == bindparam("result_id")).scalar_subquery()
+    )
 )
-_HISTORY = (
+_HISTORY = Prepared(
     select(attempts.c.start_time, attempts.c.outcome)
     .where(
         attempts.c.bucket_id == bindparam("bucket_id"),

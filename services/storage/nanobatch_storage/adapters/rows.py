@@ -7,10 +7,11 @@ from dataclasses import fields
 from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import BindParameter, Row, Select, Table, Update, bindparam, insert, select, update
+from sqlalchemy import BindParameter, Row, Select, Table, bindparam, insert, select, update
 
 from nanobatch_storage.adapters import tables
 from nanobatch_storage.adapters.database import Transaction
+from nanobatch_storage.adapters.prepared import Prepared
 from nanobatch_storage.domain import (
     Attempt,
     Bucket,
@@ -132,7 +133,7 @@ def key_from_record(record: dict[str, Any]) -> EncryptedKey:
 # Built once: SQLAlchemy remembers the compiled form by the statement, and building one costs more than running it.
 _IDS: BindParameter[str] = bindparam("ids", expanding=True)
 _LOCK_BUCKETS, _LOCK_EXECUTIONS = (
-    for_update(select(table).where(table.c.id.in_(_IDS)).order_by(table.c.id))
+    Prepared(for_update(select(table).where(table.c.id.in_(_IDS)).order_by(table.c.id)))
     for table in (tables.buckets, tables.executions)
 )
 
@@ -197,14 +198,21 @@ async def save(tx: Transaction, things: Sequence[R]) -> None:
 async def add(tx: Transaction, things: Sequence[R]) -> None:
     """Insert objects of one kind."""
     if things:
-        await tx.connection.execute(insert(_table_of(things[0])), [values_of(thing) for thing in things])
+        await tx.connection.execute(insert_of(_table_of(things[0])), [values_of(thing) for thing in things])
     for thing in things:
         thing.stored = {name: getattr(thing, name) for name in _columns(_table_of(thing))}
 
 
 @cache
-def _update_of(table: Table, names: tuple[str, ...]) -> Update:
-    return update(table).where(table.c.id == bindparam("row_id")).values({name: bindparam(name) for name in names})
+def _update_of(table: Table, names: tuple[str, ...]) -> Prepared:
+    changed: dict[str, BindParameter[Any]] = {name: bindparam(name) for name in names}
+    return Prepared(update(table).where(table.c.id == bindparam("row_id")).values(changed))
+
+
+@cache
+def insert_of(table: Table) -> Prepared:
+    """Return the statement that inserts whole rows of a table; what the database computes is left to it."""
+    return Prepared(insert(table).values({name: bindparam(name) for name in _columns(table)}))
 
 
 @cache

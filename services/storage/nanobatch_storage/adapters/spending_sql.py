@@ -14,25 +14,32 @@ from sqlalchemy import bindparam, case, func, select, update
 
 from nanobatch_storage.adapters import rows
 from nanobatch_storage.adapters.database import Transaction
+from nanobatch_storage.adapters.prepared import Prepared
 from nanobatch_storage.adapters.tables import ACTIVE, attempts, executions, users
 from nanobatch_storage.domain import Charged, Execution, ExecutionState, PauseReason, Result
 
-_CAPS = rows.for_update(
-    select(users.c.id, users.c.daily_cap_micros)
-    .where(users.c.id.in_(bindparam("ids", expanding=True)), users.c.daily_cap_micros.is_not(None))
-    .order_by(users.c.id)
+_CAPS = Prepared(
+    rows.for_update(
+        select(users.c.id, users.c.daily_cap_micros)
+        .where(users.c.id.in_(bindparam("ids", expanding=True)), users.c.daily_cap_micros.is_not(None))
+        .order_by(users.c.id)
+    )
 )
-_RESERVED = select(func.coalesce(func.sum(executions.c.reserved_micros), 0)).where(
-    executions.c.user_id == bindparam("user_id"), ACTIVE
+_RESERVED = Prepared(
+    select(func.coalesce(func.sum(executions.c.reserved_micros), 0)).where(
+        executions.c.user_id == bindparam("user_id"), ACTIVE
+    )
 )
 # What may have been charged and was not reported counts with its worst case.
 _UNKNOWN = (attempts.c.charged == Charged.MAYBE) & attempts.c.usage_reported.is_(False)
-_SPENT = select(
-    func.coalesce(func.sum(case((_UNKNOWN, attempts.c.reserved_micros), else_=attempts.c.cost_micros)), 0)
-).where(
-    attempts.c.user_id == bindparam("user_id"),
-    attempts.c.start_time >= bindparam("day"),
-    attempts.c.charged.is_not(None),
+_SPENT = Prepared(
+    select(
+        func.coalesce(func.sum(case((_UNKNOWN, attempts.c.reserved_micros), else_=attempts.c.cost_micros)), 0)
+    ).where(
+        attempts.c.user_id == bindparam("user_id"),
+        attempts.c.start_time >= bindparam("day"),
+        attempts.c.charged.is_not(None),
+    )
 )
 
 

@@ -14,6 +14,7 @@ from nanobatch_storage import pacing, quota
 from nanobatch_storage.adapters import closing_sql, fence_sql, rows
 from nanobatch_storage.adapters.database import Transaction
 from nanobatch_storage.adapters.fence_sql import Held
+from nanobatch_storage.adapters.prepared import Prepared
 from nanobatch_storage.adapters.tables import ACTIVE, attempts, executions
 from nanobatch_storage.domain import (
     RUNNABLE_EXECUTION_STATES,
@@ -37,7 +38,7 @@ Started = tuple[str | LeaseLostError | WindowFullError, bool]
 HELD = timedelta(seconds=1.5)
 """A start that lies further ahead is not waited for with the lease in hand."""
 _OUT = executions.c.open_attempts - executions.c.finishing
-_OUT_ELSEWHERE = (
+_OUT_ELSEWHERE = Prepared(
     select(executions.c.bucket_id, func.sum(_OUT).label("out"))
     .where(
         executions.c.bucket_id.in_(bindparam("ids", expanding=True)),
@@ -47,7 +48,7 @@ _OUT_ELSEWHERE = (
     .group_by(executions.c.bucket_id)
 )
 _CALL = tuple_(attempts.c.id, attempts.c.lease_id, attempts.c.result_id)
-_END_CALLS = (
+_END_CALLS = Prepared(
     update(attempts)
     .where(
         _CALL.in_(bindparam("calls", expanding=True)),
@@ -61,11 +62,13 @@ _END_CALLS = (
 _OF_BUCKET = select(attempts.c.start_time, attempts.c.outcome).where(
     attempts.c.bucket_id == bindparam("bucket_id"), attempts.c.outcome != "RELEASED"
 )
-_LATEST = _OF_BUCKET.order_by(attempts.c.start_time.desc()).limit(2)
-_USED = select(func.count()).where(
-    attempts.c.bucket_id == bindparam("bucket_id"),
-    attempts.c.start_time >= bindparam("since"),
-    attempts.c.outcome.not_in(["RELEASED", FailureClass.RATE_LIMITED.value]),
+_LATEST = Prepared(_OF_BUCKET.order_by(attempts.c.start_time.desc()).limit(2))
+_USED = Prepared(
+    select(func.count()).where(
+        attempts.c.bucket_id == bindparam("bucket_id"),
+        attempts.c.start_time >= bindparam("since"),
+        attempts.c.outcome.not_in(["RELEASED", FailureClass.RATE_LIMITED.value]),
+    )
 )
 
 

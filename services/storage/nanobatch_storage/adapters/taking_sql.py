@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, bindparam, case, func, select
 from nanobatch_storage.adapters import closing_sql, jobs_sql, rows, spending_sql
 from nanobatch_storage.adapters.credentials_sql import wipe_key_if_done
 from nanobatch_storage.adapters.database import Database, Transaction
+from nanobatch_storage.adapters.prepared import Prepared
 from nanobatch_storage.adapters.spending_sql import DayRoom
 from nanobatch_storage.adapters.tables import ACTIVE, PENDING, PROCESSING, credentials, executions, results
 from nanobatch_storage.domain import (
@@ -54,23 +55,29 @@ def crashes_below(suspects: int) -> int:
 # One statement per index, each an ordered range of it: lost leases, oldest first, and what waits, in the prompts' order.
 # The rows picked are locked and stay picked: unlike UPDATE ... IN (SELECT ... LIMIT), no plan can take more of them.
 _PICK_LOST, _PICK_WAITING = (
-    select(results)
-    .where(results.c.execution_id == bindparam("execution_id"), results.c.ready_at <= bindparam("until"), *conditions)
-    .order_by(*order)
-    .limit(bindparam("count"))
-    .with_for_update(key_share=True, skip_locked=True)
+    Prepared(
+        select(results)
+        .where(
+            results.c.execution_id == bindparam("execution_id"), results.c.ready_at <= bindparam("until"), *conditions
+        )
+        .order_by(*order)
+        .limit(bindparam("count"))
+        .with_for_update(key_share=True, skip_locked=True)
+    )
     for conditions, order in (
         ([PROCESSING], [results.c.ready_at]),
         ([PENDING, UNSUSPECTED], [results.c.batch_index, results.c.variation]),
     )
 )
-_IN_FLIGHT = (
+_IN_FLIGHT = Prepared(
     select(executions.c.bucket_id, func.sum(in_flight()).label("in_flight"))
     .where(ACTIVE, executions.c.bucket_id.in_(bindparam("ids", expanding=True)))
     .group_by(executions.c.bucket_id)
 )
-_KEYS = select(credentials.c.id, credentials.c.record).where(
-    credentials.c.id.in_(bindparam("ids", expanding=True)), credentials.c.record.is_not(None)
+_KEYS = Prepared(
+    select(credentials.c.id, credentials.c.record).where(
+        credentials.c.id.in_(bindparam("ids", expanding=True)), credentials.c.record.is_not(None)
+    )
 )
 
 
