@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import uvloop
 
-from nanobatch_runtime.redis import REDIS_ERRORS, open_client
+from nanobatch_runtime.redis.client import REDIS_ERRORS, open_client
 
 
 def test_a_connection_that_was_closed_under_a_command_is_told_as_lost():

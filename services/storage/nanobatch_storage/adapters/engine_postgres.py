@@ -67,10 +67,10 @@ class PostgresConnection:
             if isinstance(parameters, Sequence):
                 sql, each = ready.bound_each(parameters)
                 await cursor.executemany(sql, each)
-                return ready.result(None, [])
+                return ready.result(cursor, [])
             sql, bound = ready.bound(parameters or {})
             await cursor.execute(sql, bound)
-            return ready.result(cursor.description, await cursor.fetchall() if cursor.description else [])
+            return ready.result(cursor, await cursor.fetchall() if ready.has_rows else [])
         except psycopg.Error as error:
             await self._connection.run_sync(raise_told, error, sql)
             raise  # never reached: the line before raises

@@ -60,7 +60,7 @@ class InlineConnection:
             run = partial(driver.execute, sql, bound)
         try:
             cursor = run()
-            return ready.result(cursor.description, cursor.fetchall())
+            return ready.result(cursor, cursor.fetchall())
         except sqlite3.Error as error:
             raise_told(self._connection, error, sql)
 

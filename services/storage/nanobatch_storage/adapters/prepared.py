@@ -67,12 +67,16 @@ class OnDialect:
         form = self._form(values[0])
         return form.sql, [form.bind(each) for each in values]
 
-    def result(self, description: Sequence[Sequence[Any]] | None, fetched: list[Any]) -> Result[Any]:
-        """Return rows that the driver fetched, converted. ``description`` is the cursor's."""
-        if description is None:
-            return IteratorResult(self._columns, iter(()))
-        if self._converted is None:
-            self._converted = self._conversions(description)
+    @property
+    def has_rows(self) -> bool:
+        """Whether it answers with rows."""
+        return bool(self._types)
+
+    def result(self, cursor: Any, fetched: list[Any]) -> Result[Any]:
+        """Return rows that the driver fetched, converted."""
+        if self._converted is None and self.has_rows:
+            # Asked once: drivers make the description of a cursor anew each time.
+            self._converted = self._conversions(cursor.description)
         if self._converted:
             fetched = [self._convert(row) for row in fetched]
         return IteratorResult(self._columns, iter(fetched))
