@@ -17,6 +17,11 @@ _INITIAL_WINDOW_SIZE = 4
 _DEFAULT_WINDOW = 65_535
 
 
+def narrow_opening() -> bytes:
+    """Return what a connection begins with that leaves windows as they are: 64 KB, then the server has to wait."""
+    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(_SETTINGS, 0, 0, b"")
+
+
 def opening() -> bytes:
     """Return what a connection begins with: windows so large that the server is never held back by them."""
     settings = struct.pack("!HI", _INITIAL_WINDOW_SIZE, _LARGEST_WINDOW)

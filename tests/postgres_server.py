@@ -27,8 +27,10 @@ class PostgresMissingError(Exception):
 class PostgresServer:
     """A private server; every test gets a database of its own from it. Make it with :func:`private_postgres`."""
 
-    def __init__(self, folder: Path, settings: dict[str, str | int]) -> None:
+    def __init__(self, folder: Path, settings: dict[str, str | int], environment: dict[str, str] | None = None) -> None:
         self.port = _free_port()
+        # Of the server alone, not of setpriv: what is loaded before the change of user belongs to root.
+        self._environment = ["env", *(f"{name}={value}" for name, value in (environment or {}).items())]
         self._folder = folder
         self._binaries = _binaries()
         # PostgreSQL refuses to run as root.
@@ -52,7 +54,14 @@ class PostgresServer:
     def start(self) -> None:
         """Start it and wait until it answers. Raises PostgresMissingError with its log where it does not."""
         options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
-        command = [*self._as_user, self._binaries / "postgres", "-D", self._folder / "data", *options]
+        command = [
+            *self._as_user,
+            *self._environment,
+            self._binaries / "postgres",
+            "-D",
+            self._folder / "data",
+            *options,
+        ]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder)
         deadline = time.monotonic() + _START_SECONDS
@@ -106,11 +115,14 @@ class PostgresServer:
 
 
 @contextmanager
-def private_postgres(*, durable: bool = False) -> Iterator[PostgresServer]:
-    """Run one, gone without a trace afterwards; ``durable`` where it is to survive being killed."""
+def private_postgres(*, durable: bool = False, environment: dict[str, str] | None = None) -> Iterator[PostgresServer]:
+    """Run one, gone without a trace afterwards; ``durable`` where it is to survive being killed.
+
+    ``environment`` is added to what the server inherits.
+    """
     folder = Path(tempfile.mkdtemp(prefix="nanobatch-postgres-"))
     try:
-        server = PostgresServer(folder, {} if durable else dict(_FAST))
+        server = PostgresServer(folder, {} if durable else dict(_FAST), environment)
         try:
             server.start()
             yield server

@@ -255,6 +255,32 @@ TWINS: dict[str, Twin] = {
             ),
         ),
     ),
+    "patient-with-stalled": Twin(
+        "a reader that reads nothing is never cut",
+        "14",
+        r"0 of \d+ that read nothing were cut",
+        (
+            Edit(
+                _GATEWAY + "servicers/writing.py",
+                "STALL_LIMIT = timedelta(seconds=30)\n",
+                "STALL_LIMIT = timedelta(hours=1)\n",
+            ),
+        ),
+        size="short",
+    ),
+    "storages-own-clock": Twin(
+        "storage counts leases and waiting by the clock of its own machine",
+        "22",
+        r"[1-9]\d* extra calls|not within|not all final",
+        (
+            Edit(
+                _STORAGE + "adapters/database.py",
+                '(SystemClock() if engine.dialect.name == "sqlite" else None)',
+                "SystemClock()",
+            ),
+        ),
+        size="short",
+    ),
     "no-drain": Twin(
         "SIGTERM ends calls at once",
         "9",

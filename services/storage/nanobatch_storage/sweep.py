@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
+from nanobatch_runtime.clock import Clock
 from nanobatch_runtime.lifecycle import cancel
 from nanobatch_storage.ports import Blobs, Images
 
@@ -63,14 +64,29 @@ async def remove_expired_uploads(images: Images, blobs: Blobs) -> int:
     return removed
 
 
-async def remove_orphans(images: Images, blobs: Blobs, now: datetime, grace: timedelta = ORPHAN_GRACE) -> int:
-    """Remove bytes that no row names and that are older than the grace. Returns how many."""
-    removed, before = 0, now - grace
-    async for paths in blobs.older_than(before):
-        for orphan in sorted(set(paths) - await images.named(paths)):
-            # Looked up again just before: a repeated completion may have written it anew, and named it, meanwhile.
-            if orphan not in await images.named([orphan]):
-                removed += await blobs.delete_if_older(orphan, before)
-    if removed:
-        _log.info("orphans.removed", count=removed)
-    return removed
+class Orphans:
+    """Bytes that no row names, and that go once two passes have found them so.
+
+    One pass is not enough: age goes by the machine's clock. Where that is set forward by an hour, the bytes of a
+    completion that is just under way look old, and its row comes a moment later.
+    """
+
+    def __init__(self, images: Images, blobs: Blobs, clock: Clock, grace: timedelta = ORPHAN_GRACE) -> None:
+        """``clock`` is the one that files go by; what is younger than ``grace`` is left alone."""
+        self._images, self._blobs, self._clock, self._grace = images, blobs, clock, grace
+        self._found: set[str] = set()
+
+    async def remove(self) -> int:
+        """Remove what the pass before has found already, and is as it was. Returns how many."""
+        removed, before, found = 0, self._clock.now() - self._grace, set[str]()
+        async for paths in self._blobs.older_than(before):
+            for orphan in sorted(set(paths) - await self._images.named(paths)):
+                if orphan not in self._found:
+                    found.add(orphan)
+                # Looked up again just before: a repeated completion may have written it anew, and named it, meanwhile.
+                elif orphan not in await self._images.named([orphan]):
+                    removed += await self._blobs.delete_if_older(orphan, before)
+        self._found = found
+        if removed:
+            _log.info("orphans.removed", count=removed)
+        return removed

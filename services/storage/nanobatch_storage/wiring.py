@@ -261,7 +261,7 @@ def _tidying(images: Images, blobs: Blobs) -> Sequence[sweep.Pass]:
     wall = SystemClock()
     return [
         sweep.Pass("uploads", lambda: sweep.remove_expired_uploads(images, blobs), timedelta(minutes=1)),
-        sweep.Pass("orphans", lambda: sweep.remove_orphans(images, blobs, wall.now()), timedelta(minutes=10)),
+        sweep.Pass("orphans", sweep.Orphans(images, blobs, wall).remove, timedelta(minutes=10)),
     ]
 
 

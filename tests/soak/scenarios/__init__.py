@@ -12,7 +12,9 @@ from typing import Any
 from soak.ground import Ground, NotStartedError, StuckError
 from soak.report import Report
 from soak.scenarios import (
+    audience,
     clients,
+    clocks,
     crowds,
     dependencies,
     edges,
@@ -126,6 +128,12 @@ SCENARIOS: dict[str, Scenario] = {
         {"executions": 2, "watchers": 8},
         commit={"results": 50, "watchers": 4},
     ),
+    "14": Scenario(
+        "a crowd of watchers, slow, stalled, coming and going",
+        audience.audience,
+        {"idle": 300, "visits": 1000, "slow": 20, "stalled": 10, "results": 60},
+        {"visits": 20_000},
+    ),
     "15": Scenario(
         "storms of control",
         clients.storms,
@@ -148,6 +156,7 @@ SCENARIOS: dict[str, Scenario] = {
         {"results": 5000, "prompts": 50},
     ),
     "21": Scenario("a blocked loop", edges.blocked_loop, {"results": 100, "every": 25}),
+    "22": Scenario("clocks that step", clocks.clocks, {"each": 12}, {"each": 200, "back": 120}),
     "23": Scenario("full disks", fulldisks.full_disks, {"results": 60}, {"results": 300}),
     "24": Scenario(
         "an object store in trouble",

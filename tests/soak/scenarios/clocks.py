@@ -1,0 +1,210 @@
+"""Scenario 22: the clock of a generator, a gateway, storage and PostgreSQL is stepped in the middle of the work.
+
+Debian's libfaketime, loaded into each process before everything else, reads a file for what to add to the system's time.
+The monotonic clock goes on as it does when an administrator, or NTP, sets the time of a running machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from postgres_server import private_postgres
+from processes import ROOT, free_port
+
+from nanobatch.gateway.v1 import execution_pb2
+from nanobatch.gateway.v1 import execution_service_pb2 as pb
+from soak.ground import NotStartedError
+from soak.recorded import marker
+from soak.report import Report
+from soak.scenarios.workers import create
+from soak.stage import Ground, Setup, Stage, stage
+
+_HOUR, _DAY = 3600, 86_400
+_STEPS = (_HOUR, -_HOUR, -_DAY, 0)
+_HOURS = {1, -1, -24, 0}
+_CLOSE_SECONDS = 2.0
+_START_SECONDS = 60
+
+
+class Clock:
+    """What one process takes the time to be."""
+
+    def __init__(self, library: Path, file: Path) -> None:
+        self._file = file
+        self.environment = {
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "NO_FAKE_STAT": "1",
+        }
+        self._file.write_text("+0\n")
+        self._file.chmod(0o644)  # PostgreSQL runs as somebody else
+
+    def step(self, seconds: int) -> None:
+        """Set it so much before or after the true time; its process reads this whenever it asks for the time."""
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{seconds:+d}\n")
+        new.chmod(0o644)
+        new.replace(self._file)
+
+
+async def clocks(ground: Ground, *, each: int = 20, back: int = 15) -> Report:
+    """Each clock is stepped by an hour forward and back and a day back, ``each`` results after the other.
+
+    PostgreSQL's, by which all waiting and leasing goes, an hour forward, then ``back`` seconds backward.
+    """
+    report = ground.report
+    library = _library()
+    folder = ground.folder / f"clocks-{time.monotonic_ns()}"
+    folder.mkdir()
+    for above in (folder, *folder.parents):
+        if above.stat().st_mode & 0o001 == 0:
+            above.chmod(0o711)
+    names = ("generator", "gateway", "storage", "postgres")
+    clocks = {name: Clock(library, folder / name) for name in names}
+    with _swept(), private_postgres(durable=True, environment=clocks["postgres"].environment) as postgres:
+        setup = Setup(generators=2, lease_seconds=4, watchers=2, latency="uniform:0.5:1", slots=4)
+        places = setup.generators * setup.slots
+        async with stage(replace(ground, postgres=postgres), setup) as on:
+            doors = await _under(on, clocks)
+            await create(on, (len(names) - 1) * len(_STEPS) * each)
+            await on.when(on.generators[0].has_worked)
+            links: list[str] = []
+            for name in names[:-1]:
+                for seconds in _STEPS:
+                    clocks[name].step(seconds)
+                    await _moves(on, each // 2)
+                    if name == "gateway":
+                        links.append(await _link(on))
+            await on.ended(within=180)
+            extra, wrong = _extra(on), on.rows("select count(*) from attempts where end_time < start_time")[0][0]
+            report.hold(
+                f"{len(_STEPS)} steps each of {', '.join(names[:-1])}: {extra} extra calls, "
+                f"{wrong} calls that ended before they began",
+                kept=extra == wrong == 0,
+            )
+            opened = Counter([await asyncio.to_thread(_opens, link, door) for link in links for door in doors])
+            report.hold(
+                f"addresses of pictures that were signed meanwhile, at both gateways: {dict(opened)}",
+                kept=set(opened) == {200},
+            )
+            for name, log in (("generator", "g1"), ("gateway", "w1"), ("storage", "s1")):
+                hours = _hours(on.log_of(log))
+                report.hold(f"the {name} went by a clock that is off by hours: {sorted(hours)}", kept=hours >= _HOURS)
+            await _postgres(on, report, clocks["postgres"], back, each)
+            on.verdict(report, failures_allowed=0)
+            more = _extra(on) - extra
+            report.hold(
+                f"PostgreSQL's clock an hour forward: {more} extra calls, {places} places for calls",
+                kept=more <= places,
+            )
+    report.none_of((len(names) - 1) * len(_STEPS) + 2, "steps")
+    return report
+
+
+async def _postgres(on: Stage, report: Report, clock: Clock, back: int, results: int) -> None:
+    """Step the clock of all leases with calls out, forward, then backward."""
+    await create(on, 3 * results)
+    await _moves(on, results)
+    event = on.note("outage")  # what is out now may be called anew: all its leases are over at once
+    clock.step(_HOUR)
+    ((shown,),) = on.rows("select extract(epoch from clock_timestamp())::float8")
+    ahead = shown - time.time()
+    report.hold(f"PostgreSQL went by a clock that is {ahead:.0f} s ahead", kept=abs(ahead - _HOUR) < _CLOSE_SECONDS)
+    event["until"] = time.monotonic() + on.setup.lease_seconds
+    await _moves(on, results)
+    clock.step(_HOUR - back)
+    began = time.monotonic()
+    await create(on, 1)
+    await on.ended(within=180)
+    took, limit = time.monotonic() - began, back + 2 * on.setup.lease_seconds + 10
+    report.timely(
+        f"{back} s backward: all has ended {took:.1f} s later, {limit:.0f} s are promised", kept=took <= limit
+    )
+
+
+def _hours(log: str) -> set[int]:
+    """Return by how many hours the times in a log are off; it was written within the last few minutes."""
+    told = (datetime.fromisoformat(found) for found in re.findall(r'"timestamp": "([^"]+)"', log))
+    return {round((one.timestamp() - time.time()) / _HOUR) for one in told}
+
+
+async def _moves(on: Stage, count: int) -> None:
+    """Wait until so many more are final, or all."""
+    before = on.final()
+    await on.when(lambda: on.final() >= before + count or not on.counts().keys() & {"PENDING", "PROCESSING"})
+
+
+def _extra(on: Stage) -> int:
+    calls = Counter(marker(call["prompt"]) for call in on.provider.calls())
+    return sum(count - 1 for count in calls.values())
+
+
+async def _link(on: Stage) -> str:
+    """Have the gateway whose clock is stepped sign the address of a picture."""
+    states = [execution_pb2.RESULT_STATE_COMPLETED]
+    request = pb.ListResultsRequest(execution_id=on.executions[0], states=states, page_size=1)
+    answer = await on.stub(0).ListResults(request, timeout=15)
+    return str(answer.results[0].image_url)
+
+
+def _opens(link: str, door: str) -> int:
+    parts = urlsplit(link)
+    try:
+        with urllib.request.urlopen(urlunsplit(parts._replace(netloc=door)), timeout=15) as answer:  # noqa: S310  # ours
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+@contextmanager
+def _swept() -> Iterator[None]:
+    """Leave nothing behind: what a process under libfaketime has in shared memory stays there where it was killed."""
+    try:
+        yield
+    finally:
+        for place in Path("/dev/shm").glob("*faketime_s*_*"):  # noqa: S108  # where it puts them
+            if not Path(f"/proc/{place.name.rpartition('_')[2]}").exists():
+                place.unlink(missing_ok=True)
+
+
+def _library() -> Path:
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not found:
+        subprocess.run(
+            ["bash", "-c", "source scripts/apt.sh && apt_or_say libfaketime libfaketime"], check=False, cwd=ROOT
+        )
+        found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not found:
+        raise NotStartedError("libfaketime is not there (apt-get install libfaketime)")
+    return found[0]
+
+
+async def _under(on: Stage, clocks: dict[str, Clock]) -> list[str]:
+    """Start a generator, both gateways and the storage anew, with clocks; returns where the gateways speak HTTP."""
+    debug = {"NANOBATCH_LOG_LEVEL": "debug"}  # so that each tells the time often
+    victim, doors = on.generators[0], [f"127.0.0.1:{free_port()}" for _ in on.gateways]
+    for process in (victim.process, *on.gateways, on.storages[0]):
+        process.terminate()
+        await asyncio.to_thread(process.wait, _START_SECONDS)
+    on.storages[0] = on.start_storage(0, **debug, **clocks["storage"].environment)
+    for number, door in enumerate(doors):
+        own = {} if number else clocks["gateway"].environment
+        on.gateways[number] = on.start_gateway(number, NANOBATCH_GATEWAY_HTTP=door, **own)
+    victim.start(**debug, **clocks["generator"].environment)
+    await on.ready()
+    return doors
