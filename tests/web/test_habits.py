@@ -59,7 +59,11 @@ async def test_a_second_device_sees_and_steers_the_same_run(browser: Browser, si
     phone.on("dialog", lambda dialog: dialog.accept())
     await phone.get_by_role("button", name="Annuler").tap()
     for page in (desk, phone):
-        await expect(page.locator(".nb-outcome [data-fact='state.CANCELLED'] dd")).to_have_text("1")
+        await expect(page.locator(".nb-outcome [data-fact='run.cancelled'] dd")).to_have_text("1")
+    # French counts its pictures: none and one in the singular, and pictures are feminine.
+    for name, fact in (("done", "2 finies"), ("failed", "0 échouée"), ("cancelled", "1 annulée")):
+        await expect(phone.locator(f".nb-numbers [data-fact='{name}']")).to_have_text(fact)
+    for page in (desk, phone):
         await page.context.close()
 
 

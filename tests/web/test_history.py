@@ -86,19 +86,22 @@ async def test_it_shows_how_things_are_now(page: Page, site) -> None:
         await expect(batch(page, old.id)).to_have_count(0)
 
 
-async def test_pictures_of_single_prompts_come_along_when_a_run_is_run_again(page: Page, site) -> None:
+async def test_what_single_prompts_have_of_their_own_comes_along_when_a_run_is_run_again(page: Page, site) -> None:
     async with Client(site.product.target) as client:
         common, own = [(await client.upload_image(drawn(colour))).id for colour in ("red", "blue")]
         prompts = [
             Prompt("a fox", reference_image_ids=(own,)),
             "a boat",
-            Prompt("a fox", reference_image_ids=(common, own)),
+            Prompt("a fox", reference_image_ids=(common, own), variations=2),
         ]
         run = await client.create_execution(prompts, model="sandbox", references=[common])
         async for _ in client.watch(run.id):
             pass
         await page.goto(f"{site.url}?again={run.id}")
         await expect(page.locator("#nb-references")).to_contain_text("2 prompts bring pictures of their own")
+        await expect(page.locator("#nb-references")).to_contain_text(
+            "One prompt asks for a number of pictures of its own"
+        )
         await page.wait_for_url(lambda url: "again=" not in url)
         await page.locator("#nb-next").click()
         await page.get_by_role("textbox", name="Prompt 3").fill("an owl")
@@ -110,6 +113,7 @@ async def test_pictures_of_single_prompts_come_along_when_a_run_is_run_again(pag
         assert [(one.prompt_text, one.reference_image_ids) for one in made] == [
             ("a fox", (own,)),
             ("a boat", (common,)),
+            ("an owl", (common, own)),
             ("an owl", (common, own)),
         ]
 

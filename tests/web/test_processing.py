@@ -108,4 +108,4 @@ async def test_an_unknown_run_is_told_and_a_final_one_opens_at_its_results(page:
     run = await client.create_execution(["[delay:20] one"], model="sandbox")
     await client.cancel_execution(run.id)
     await page.goto(f"{site.url}?execution={run.id}")
-    await expect(page.locator(".nb-outcome [data-fact='state.CANCELLED'] dd")).to_have_text("1")
+    await expect(page.locator(".nb-outcome [data-fact='run.cancelled'] dd")).to_have_text("1")

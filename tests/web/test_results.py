@@ -131,6 +131,7 @@ async def test_the_page_speaks_french(browser, site, run: Execution) -> None:
     page = await browser.new_page(locale="fr-FR")
     await open_results(page, site, run.id)
     await expect(page.get_by_role("button", name="Échouées (2)")).to_be_visible()
+    await expect(page.locator(".nb-summary-line")).to_contain_text("2 sur 4 finies, 2 échouées")
     await expect(shown(page).nth(2)).to_contain_text("Cela a peut-être été facturé.")
     await page.close()
 

@@ -76,7 +76,9 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_form_survives_the_browser() -> None:
-    form = Form("sandbox", ("a", "b"), ("ID",), "1:1", "2K", 3, 5, (Prompt("b", "SOURCE", ("OWN",)),))
+    form = Form(
+        "sandbox", ("a", "b"), ("ID",), "1:1", "2K", 3, 5, (Prompt("b", "SOURCE", ("OWN",)), Prompt("c", variations=4))
+    )
     assert Form.of(form.stored()) == form
     assert Form.of({}) == Form("", ())
     assert Form.of({"own": "nonsense"}).own == ()
@@ -85,4 +87,4 @@ def test_a_form_survives_the_browser() -> None:
 def test_pictures_of_their_own_go_with_the_prompts_in_their_order() -> None:
     one, other = Prompt("the same", "FIRST"), Prompt("the same", "SECOND")
     form = Form("sandbox", ("new", "the same", "the same", "the same"), own=(one, other, Prompt("gone", "THIRD")))
-    assert form.with_pictures() == ["new", one, other, "the same"]
+    assert form.whole() == ["new", one, other, "the same"]

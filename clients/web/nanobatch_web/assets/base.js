@@ -77,6 +77,13 @@ export function dollars(micros) {
   return `$${whole}.${cents.padEnd(2, "0")}`;
 }
 
+// "3 of 4 done, 1 failed"
+export function outOf(element, stats) {
+  return element.say("history.counts", {
+    done: stats.completed, of: element.counted("run.done", stats.total), failed: element.counted("run.failed", stats.failed),
+  });
+}
+
 // What a person should read about a failure: the server's own sentence where it has one.
 export function sentence(element, error) {
   return error instanceof Refusal && error.message && error.status !== 503 ? error.message : element.say("error.gateway");
@@ -141,6 +148,16 @@ export class Element extends HTMLElement {
 
   say(key, facts) {
     return fill(this.words[key] ?? key, facts);
+  }
+
+  // The word for so many: French says "1 finie" and "2 finies".
+  word(key, number) {
+    const form = new Intl.PluralRules(document.documentElement.lang || "en").select(number);
+    return this.words[`${key}.${form}`] ?? this.say(key);
+  }
+
+  counted(key, number) {
+    return `${number} ${this.word(key, number)}`;
   }
 
   tell(event, value) {

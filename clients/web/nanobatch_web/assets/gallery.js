@@ -1,5 +1,5 @@
 // The results page: all pictures of a run, live, to be looked at, sifted, taken home and tried again.
-import {dollars, Element, moment, MOUNT, node, post, toast} from "./base.js";
+import {dollars, Element, moment, MOUNT, node, outOf, post, toast} from "./base.js";
 import {Card} from "./card.js";
 import {FILTERS, holds, ORDERS} from "./filters.js";
 import {Keyed} from "./keyed.js";
@@ -92,8 +92,8 @@ class Gallery extends Element {
   #tell(stats) {
     const known = [
       ...(this.about ? [moment(this.about.created), this.about.model, this.say(`state.${this.about.state}`)] : []),
-      this.say("history.counts", {done: stats.completed, total: stats.total, failed: stats.failed}),
-      ...(stats.cancelled ? [`${stats.cancelled} ${this.say("state.CANCELLED")}`] : []),
+      outOf(this, stats),
+      ...(stats.cancelled ? [this.counted("run.cancelled", stats.cancelled)] : []),
       stats.cost || this.about?.estimated ? dollars(stats.cost) : this.say("gallery.free"),
       ...(stats.uncertain ? [`${dollars(stats.uncertain)} ${this.say("run.maybe")}`] : []),
     ].join(" · ");

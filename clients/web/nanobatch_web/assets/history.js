@@ -1,5 +1,5 @@
 // All runs, newest first and as they are now: to be opened, run again with changes, or deleted.
-import {dollars, Element, get, moment, MOUNT, node, post, Refusal, toast} from "./base.js";
+import {dollars, Element, get, moment, MOUNT, node, outOf, post, Refusal, toast} from "./base.js";
 
 const PAGE = 20;
 const MOST = 200; // how many are looked at again; older ones stay as they were when they were asked for
@@ -104,7 +104,7 @@ class History extends Element {
     const id = encodeURIComponent(run.id);
     const page = run.final ? `${MOUNT}/results` : `${MOUNT}/`;
     const place = `${page}?execution=${id}`;
-    const {completed: done, total, failed, percent} = run.stats;
+    const percent = run.stats.percent;
     const cover = run.cover ? [node("img", {src: run.cover, alt: "", loading: "lazy", decoding: "async"})] : [];
     const button = (key, act) => node("button", {type: "button", class: "nb-button nb-small", onclick: act}, this.say(key));
     const bar = run.final ? [] : [node("progress", {max: 100, value: percent, "aria-label": this.say("run.progress")})];
@@ -113,7 +113,7 @@ class History extends Element {
       node("a", {class: "nb-frame", href: place, tabindex: -1, "aria-hidden": "true"}, ...cover),
       node("div", {},
         node("p", {}, node("strong", {}, moment(run.created)), " · ", node("span", {class: "nb-state"}, this.say(`state.${run.state}`))),
-        node("p", {}, [run.model, this.say("history.counts", {done, total, failed}), cost].join(" · ")),
+        node("p", {}, [run.model, outOf(this, run.stats), cost].join(" · ")),
         ...bar,
         node("div", {class: "nb-row"},
           node("a", {class: "nb-button nb-small", href: place}, this.say("history.open")),

@@ -7,8 +7,8 @@ export class News {
   #numbers = [];
   #timer = null;
 
-  constructor(say) {
-    this.say = say;
+  constructor(element) {
+    this.element = element;
   }
 
   finished(number) {
@@ -18,7 +18,9 @@ export class News {
 
   ended(stats) {
     this.stop(); // the end says how many there were
-    const told = this.say("run.toast_end", {done: stats.completed, failed: stats.failed});
+    const told = this.element.say("run.toast_end", {
+      done: this.element.counted("run.done", stats.completed), failed: this.element.counted("run.failed", stats.failed),
+    });
     toast(told);
     if (document.hidden && window.Notification?.permission === "granted") new Notification(told);
   }
@@ -32,8 +34,8 @@ export class News {
   #tell() {
     const numbers = this.#numbers;
     this.stop();
-    toast(numbers.length === 1 ? this.say("run.toast_one", {number: numbers[0]})
-      : this.say("run.toast_many", {count: numbers.length}));
+    toast(numbers.length === 1 ? this.element.say("run.toast_one", {number: numbers[0]})
+      : this.element.say("run.toast_many", {count: numbers.length}));
   }
 }
 

@@ -25,12 +25,14 @@ class Outcome extends Element {
     if (!delta.stats) return;
     const stats = delta.stats;
     const left = stats.pending + stats.processing;
-    const fact = (figure, key) => node("div", {"data-fact": key}, node("dt", {}, this.say(key)), node("dd", {}, figure));
+    const fact = (figure, key, number = 0) => node("div", {"data-fact": key},
+      node("dt", {}, this.word(key, number)), node("dd", {}, figure));
+    const count = (number, key) => fact(String(number), key, number);
     this.replaceChildren(
       node("dl", {class: "nb-outcome"},
-        fact(String(stats.completed), "run.done"), fact(String(stats.failed), "run.failed"),
-        ...(stats.cancelled ? [fact(String(stats.cancelled), "state.CANCELLED")] : []),
-        ...(left ? [fact(String(left), "run.left")] : []),
+        count(stats.completed, "run.done"), count(stats.failed, "run.failed"),
+        ...(stats.cancelled ? [count(stats.cancelled, "run.cancelled")] : []),
+        ...(left ? [count(left, "run.left")] : []),
         fact(dollars(stats.cost), left ? "run.cost" : "run.cost_all"),
         ...(stats.uncertain ? [fact(dollars(stats.uncertain), "run.maybe")] : [])),
       node("a", {class: "nb-button nb-primary", href: `${MOUNT}/results?execution=${encodeURIComponent(this.#execution)}`},

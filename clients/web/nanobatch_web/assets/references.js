@@ -1,5 +1,5 @@
 // Reference pictures: dropped, pasted or chosen, sent at once, in an order that can be changed by mouse and by keyboard.
-// Value: {ids, limit, own}; `own` are prompts that bring pictures of their own, from a batch that is run again.
+// Value: {ids, limit, own}; `own` are prompts that bring pictures, or how many are wanted, from a batch that is run again.
 import {Element, get, node, Refusal, sentence, toast, upload} from "./base.js";
 
 const MAX_BYTES = 10 * 1024 * 1024;
@@ -60,7 +60,11 @@ class References extends Element {
     if (own.length) {
       const drop = node("button", {type: "button", class: "nb-button nb-small", onclick: () => this.#change({own: []})},
         this.say("references.own_drop"));
-      this.own.replaceChildren(this.say(own.length === 1 ? "references.own_one" : "references.own", {count: own.length}), " ", drop);
+      const pictures = own.filter((prompt) => prompt.source || prompt.references.length).length;
+      const numbers = own.filter((prompt) => prompt.variations).length;
+      const told = [["references.own", pictures], ["references.number", numbers]].filter(([, count]) => count);
+      this.own.replaceChildren(
+        ...told.map(([key, count]) => `${this.say(count === 1 ? `${key}_one` : key, {count})} `), drop);
     }
   }
 

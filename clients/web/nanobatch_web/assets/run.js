@@ -24,7 +24,7 @@ class Run extends Element {
     this.ask = button("run.notify", () => this.#askToNotify());
     this.all = node("a", {class: "nb-button"}, this.say("run.view_all"));
     this.cards = new Cards(this);
-    this.news = new News((key, facts) => this.say(key, facts));
+    this.news = new News(this);
     this.body = node("div", {hidden: true}, this.bar, this.numbers, this.note, this.going,
       node("div", {class: "nb-row"}, this.pause, this.cancel, this.ask, this.all), this.cards.list);
     this.empty = node("p", {class: "nb-info"}, this.say("run.none"));
@@ -99,11 +99,11 @@ class Run extends Element {
     this.bar.value = stats.percent;
     this.bar.textContent = `${stats.percent} %`;
     const facts = {
-      percent: `${stats.percent} %`, done: `${stats.completed} ${this.say("run.done")}`,
-      failed: `${stats.failed} ${this.say("run.failed")}`, left: `${left} ${this.say("run.left")}`,
+      percent: `${stats.percent} %`, done: this.counted("run.done", stats.completed),
+      failed: this.counted("run.failed", stats.failed), left: this.counted("run.left", left),
       cost: `${dollars(stats.cost)} ${this.say("run.cost")}`,
     };
-    if (stats.cancelled) facts.cancelled = `${stats.cancelled} ${this.say("state.CANCELLED")}`;
+    if (stats.cancelled) facts.cancelled = this.counted("run.cancelled", stats.cancelled);
     if (stats.uncertain) facts.uncertain = `${dollars(stats.uncertain)} ${this.say("run.maybe")}`;
     if (eta !== null) facts.eta = this.say("run.eta", {duration: duration(eta)});
     this.numbers.replaceChildren(...Object.entries(facts).map(([name, fact]) => node("li", {"data-fact": name}, fact)));

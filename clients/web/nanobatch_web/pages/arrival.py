@@ -5,7 +5,9 @@ With ``&rest=true`` only what has no picture is begun with, and a model that is 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from nanobatch_client import Client, Execution, PauseReason, Prompt, Result, ResultState
@@ -32,7 +34,7 @@ async def arrive(client: Client, stored: Mapping[str, Any], asked: Mapping[str, 
         if asked.get("rest"):
             left = {result.batch_index for result in results if result.state is not ResultState.COMPLETED}
             results = [result for result in results if result.batch_index in left]
-        draft = _draft_of(execution, [result for result in results if not result.variation])
+        draft = _draft_of(execution, results)
         if execution.pause_reason is PauseReason.MODEL_GONE:
             draft["model"] = await _successor(client, execution.model)
     if asked.get("reference"):
@@ -48,15 +50,24 @@ async def _successor(client: Client, model_id: str) -> str:
 
 def _draft_of(execution: Execution, results: list[Result]) -> dict[str, Any]:
     settings = execution.settings
-    texts = [one_paragraph(whole_prompt(settings, result.prompt_text)) for result in results]
-    prompts = [with_its_pictures(settings, result, text) for result, text in zip(results, texts, strict=True)]
+    common = max(1, settings.variations)
+    wanted = Counter(result.batch_index for result in results)
+    prompts: list[Prompt] = []
+    for result in results:
+        if result.variation:
+            continue
+        text = one_paragraph(whole_prompt(settings, result.prompt_text))
+        prompt = with_its_pictures(settings, result, text)
+        own = prompt if isinstance(prompt, Prompt) else Prompt(text)
+        count = wanted[result.batch_index]
+        prompts.append(own if count == common else replace(own, variations=count))
     return {
         "model": execution.model,
-        "text": "\n\n".join(texts),
+        "text": "\n\n".join(prompt.text for prompt in prompts),
         "references": list(settings.reference_image_ids),
-        "own": stored_prompts(prompt for prompt in prompts if isinstance(prompt, Prompt)),
+        "own": stored_prompts(prompt for prompt in prompts if prompt != Prompt(prompt.text)),
         "ratio": settings.aspect_ratio,
         "size": settings.image_size,
-        "variations": max(1, settings.variations),
+        "variations": common,
         "cap": None if execution.max_cost_micros is None else amount(execution.max_cost_micros),
     }

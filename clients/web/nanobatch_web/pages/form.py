@@ -21,10 +21,10 @@ class Form:
     variations: int = 1
     cap_micros: int | None = None
     own: tuple[Prompt, ...] = ()
-    """Prompts that bring pictures of their own: the first of ``prompts`` with the same text gets them."""
+    """Prompts that bring pictures, or how many are wanted: the first of ``prompts`` with the same text gets it."""
 
-    def with_pictures(self) -> list[str | Prompt]:
-        """Return the prompts, each with the pictures that are its own."""
+    def whole(self) -> list[str | Prompt]:
+        """Return the prompts, each with what is its own."""
         waiting = list(self.own)
         given: list[str | Prompt] = []
         for text in self.prompts:
@@ -74,9 +74,14 @@ class Form:
 
 
 def stored_prompts(prompts: Iterable[Prompt]) -> list[dict[str, Any]]:
-    """Return prompts with pictures as plain values."""
+    """Return prompts with what is their own as plain values."""
     return [
-        {"text": prompt.text, "source": prompt.source_image_id, "references": list(prompt.reference_image_ids)}
+        {
+            "text": prompt.text,
+            "source": prompt.source_image_id,
+            "references": list(prompt.reference_image_ids),
+            "variations": prompt.variations,
+        }
         for prompt in prompts
     ]
 
@@ -89,6 +94,7 @@ def prompts_of(stored: object) -> tuple[Prompt, ...]:
             str(one.get("text") or ""),
             str(one.get("source") or ""),
             tuple(str(name) for name in one.get("references") or ()),
+            one["variations"] if isinstance(one.get("variations"), int) else None,
         )
         for one in held
     )
@@ -106,7 +112,7 @@ async def review(client: Client, form: Form) -> Reviewed:
     """Ask the gateway for price and problems; nothing is stored. Raises NanobatchError where it cannot answer."""
     try:
         estimate = await client.estimate_cost(
-            form.with_pictures(), model=form.model, reference_image_ids=form.references, **form.options()
+            form.whole(), model=form.model, reference_image_ids=form.references, **form.options()
         )
     except InvalidRequestError as error:
         return Reviewed(problems=error.violations or (Violation("", error.message),))

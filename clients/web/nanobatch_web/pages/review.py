@@ -72,7 +72,7 @@ async def start(client: Client, form: Form, key: str, nonce: str) -> str:
     """Start the run and return its id; the same form and nonce start it once. Raises NanobatchError."""
     content = orjson.dumps(form.stored(), option=orjson.OPT_SORT_KEYS).decode()
     execution = await client.create_execution(
-        form.with_pictures(),
+        form.whole(),
         model=form.model,
         api_key=key.strip() or None,
         references=form.references,

@@ -192,5 +192,5 @@ GALLERY: dict[str, tuple[str, str]] = {
         "Supprimer définitivement ce lot et ses {count} images ?",
     ),
     "history.deleted": ("Deleted.", "Supprimé."),
-    "history.counts": ("{done} of {total} done, {failed} failed", "{done} sur {total} finies, {failed} échouées"),
+    "history.counts": ("{done} of {of}, {failed}", "{done} sur {of}, {failed}"),
 }
