@@ -34,6 +34,14 @@ def test_every_service_accepts_what_compose_gives_it(service, monkeypatch):
     load(SETTINGS[service])
 
 
+def test_every_service_shows_its_metrics_inside_and_no_port_of_the_host_does():
+    for service in OURS:
+        address = COMPOSE[service]["environment"]["NANOBATCH_METRICS"]
+        port = address.rpartition(":")[2]
+        assert address == f"0.0.0.0:{port}"
+        assert not [each for each in COMPOSE[service].get("ports", []) if each.endswith(f":{port}")], service
+
+
 def test_the_bucket_in_compose_is_a_folder_of_the_object_store_that_is_kept():
     storage, objects = COMPOSE["storage"]["environment"], COMPOSE["objects"]
     bucket = storage["NANOBATCH_BLOB_URL"].removeprefix("s3://").partition("/")[0]

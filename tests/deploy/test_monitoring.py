@@ -9,10 +9,11 @@ import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from deploy.rendered import K8S, ROOT, Rendered
+from deploy.rendered import K8S, MONITORING, ROOT, Rendered
 
 from nanobatch_generator.domain import Charged, FailureClass
 from nanobatch_generator.running import Phase
@@ -123,13 +124,25 @@ def with_all(folder: Path) -> Rendered:
         "kind": "Kustomization",
         "namespace": "nanobatch",
         "resources": [os.path.relpath(K8S / "overlays/prod", here)],
-        "components": [os.path.relpath(COMPONENTS / each, here) for each in ("monitoring", "autoscaling")],
+        "components": [os.path.relpath(COMPONENTS / each, here) for each in ("monitoring", "autoscaling", "traces")],
     }
     (here / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     words = [program, "kustomize" if program.endswith("kubectl") else "build", str(here)]
     built = subprocess.run(words, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     return Rendered(list(yaml.safe_load_all(built.stdout)))
+
+
+def test_spans_find_their_way_out_to_the_collector_and_nothing_else_does(tmp_path):
+    prod = with_all(tmp_path)
+    sent = set()
+    for name in ("gateway", "generator", "storage", "web"):
+        if endpoint := urlsplit(prod.environment(prod.workload(name)).get("OTEL_EXPORTER_OTLP_ENDPOINT", "")).netloc:
+            host, _, port = endpoint.rpartition(":")
+            assert host.partition(".")[2] == MONITORING
+            sent.add((name, MONITORING, int(port)))
+    assert {name for name, _, _ in sent} == {"gateway", "generator", "storage"}  # the page has no spans
+    assert {call for call in prod.granted("egress") if call[1] == MONITORING} == sent
 
 
 def test_what_is_collected_and_scaled_is_there(tmp_path):
