@@ -17,9 +17,9 @@ from nanobatch_storage.adapters.ledger_sql import SqlLedger
 from nanobatch_storage.domain import Actor, Completion, EndedCall, Image, ImageKind, LeaseRef, NewPicture, Usage
 from nanobatch_storage.pictures import blob_path
 
-# What each step may cost on SQLite; PostgreSQL is asked for the time besides: at the start and after locks.
+# What each step may cost on SQLite; PostgreSQL is asked for the time besides, after locks.
 BUDGET = {"lease": 10, "start": 8, "check": 1, "complete": 7, "extend": 2}
-TIMES = {"lease": 3, "start": 1, "check": 0, "complete": 1, "extend": 2}
+TIMES = {"lease": 2, "start": 0, "check": 0, "complete": 0, "extend": 1}
 
 
 @pytest.fixture

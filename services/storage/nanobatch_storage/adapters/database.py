@@ -60,6 +60,11 @@ class SqlConnection(Protocol):
         """Which database it is."""
         ...
 
+    @property
+    def began(self) -> datetime | None:
+        """When the database says that the transaction began, where it was asked along with that."""
+        ...
+
     async def execute(self, statement: Executable | Prepared, parameters: Parameters = None) -> Result[Any]:
         """Run a statement; all its rows have been fetched. What is run often is better prepared."""
         ...
@@ -138,7 +143,8 @@ class Database:
             committing = False
             try:
                 async with self._engine.writing() as connection:
-                    outcome = await work(Transaction(connection, await self._now(connection)))
+                    began = None if self._clock is not None else connection.began
+                    outcome = await work(Transaction(connection, began or await self._now(connection)))
                     committing = True
             except DBAPIError as error:
                 # A connection lost before the commit has changed nothing. One lost in it may have: then the caller is

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -21,6 +22,7 @@ _SETTINGS = {
 }
 """Limits of the server's side of a session: nothing that hangs here holds rows, or old row versions, for ever."""
 
+_BEGIN = "begin; select clock_timestamp()"
 _CONNECTION = {
     "application_name": "nanobatch-storage",
     "connect_timeout": 5,
@@ -51,11 +53,39 @@ class PostgresConnection:
         sync = connection.sync_connection
         # The driver's own, as SQLAlchemy knows it: of no type, because dialects have many drivers.
         self._driver: Any = None if sync is None else sync.connection.driver_connection
+        self._began: datetime | None = None
 
     @property
     def dialect(self) -> Dialect:
         """PostgreSQL's."""
         return self._connection.dialect
+
+    @property
+    def began(self) -> datetime | None:
+        """The server's time when the transaction began; None outside of one."""
+        return self._began
+
+    async def begin(self) -> None:
+        """Begin a transaction, and ask for the time in the same breath."""
+        cursor = self._driver.cursor()
+        try:
+            await cursor.execute(_BEGIN, prepare=False)  # two statements, which cannot be prepared
+            cursor.nextset()
+            (self._began,) = await cursor.fetchone()
+        except psycopg.Error as error:
+            await self._tell(error, _BEGIN)
+
+    async def commit(self) -> None:
+        """Commit the transaction."""
+        try:
+            await self._driver.commit()
+        except psycopg.Error as error:
+            await self._tell(error, "commit")
+
+    async def roll_back(self) -> None:
+        """Undo the transaction; a connection that is lost has undone it."""
+        with suppress(psycopg.Error):
+            await self._driver.rollback()
 
     async def execute(self, statement: Executable | Prepared, parameters: Parameters = None) -> Result[Any]:
         """Run a statement; all its rows have been fetched."""
@@ -63,17 +93,22 @@ class PostgresConnection:
             return await self._connection.execute(statement, parameters)
         ready = statement.on(self.dialect)
         cursor = self._driver.cursor()
-        try:
-            if isinstance(parameters, Sequence):
-                sql, each = ready.bound_each(parameters)
-                await cursor.executemany(sql, each)
-                return ready.result(cursor, [])
+        if isinstance(parameters, Sequence):
+            sql, each = ready.bound_each(parameters)
+            running = cursor.executemany(sql, each)
+        else:
             sql, bound = ready.bound(parameters or {})
-            await cursor.execute(sql, bound)
+            running = cursor.execute(sql, bound)
+        try:
+            await running
             return ready.result(cursor, await cursor.fetchall() if ready.has_rows else [])
         except psycopg.Error as error:
-            await self._connection.run_sync(raise_told, error, sql)
-            raise  # never reached: the line before raises
+            await self._tell(error, sql)
+            raise  # never reached
+
+    async def _tell(self, error: psycopg.Error, sql: str) -> None:
+        """Raise a driver's error as SQLAlchemy does."""
+        await self._connection.run_sync(raise_told, error, sql)
 
 
 class PostgresEngine:
@@ -92,10 +127,9 @@ class PostgresEngine:
             pool_timeout=wait_seconds,
             hide_parameters=True,  # prompts and keys' records do not belong in an error's text, which is logged
             connect_args=connection_arguments(url),
+            # Reading needs no BEGIN and COMMIT, and holds no snapshot open between two statements; who writes begins himself.
+            isolation_level="AUTOCOMMIT",
         )
-        # Every statement sees what was committed before it in either mode; this one spares BEGIN and COMMIT, and holds
-        # no snapshot open between two statements.
-        self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @property
     def dialect(self) -> Dialect:
@@ -105,13 +139,19 @@ class PostgresEngine:
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[PostgresConnection]:
         """Open a transaction; committed at the end."""
-        async with self._engine.begin() as connection:
-            yield PostgresConnection(connection)
+        async with self.reading() as connection:
+            await connection.begin()
+            try:
+                yield connection
+            except BaseException:
+                await connection.roll_back()
+                raise
+            await connection.commit()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[PostgresConnection]:
         """Open what only reads."""
-        async with self._reader.connect() as connection:
+        async with self._engine.connect() as connection:
             yield PostgresConnection(connection)
 
     async def survey(self, statement: Executable) -> Sequence[Row[Any]]:

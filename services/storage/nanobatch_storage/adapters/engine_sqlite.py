@@ -46,6 +46,10 @@ class InlineConnection:
         """SQLite's."""
         return self._connection.dialect
 
+    @property
+    def began(self) -> None:
+        """SQLite has no clock of its own."""
+
     async def execute(self, statement: Executable | Prepared, parameters: Parameters = None) -> Result[Any]:
         """Run a statement, here and now."""
         if not isinstance(statement, Prepared):
