@@ -49,6 +49,8 @@ async def test_a_cap_that_is_reached_is_raised_where_it_is_told(page: Page, site
     assert ended.state.is_final
     await page.get_by_role("tab", name="Processing").click()
     await expect_numbers(page, ended)
+    withheld = page.locator("nb-run .nb-card[data-state='FAILED']")
+    await expect(withheld).to_contain_text("The provider made a picture and withheld it.")
     for name, number in (("done", ended.stats.completed), ("failed", ended.stats.failed)):
         await expect(page.locator(f".nb-outcome [data-fact='run.{name}'] dd")).to_have_text(str(number))
 

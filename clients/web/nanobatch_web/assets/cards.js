@@ -32,8 +32,7 @@ export class Cards {
     card.item.dataset.state = result.state;
     card.state.textContent = say(`state.${result.state}`);
     card.text.textContent = result.text;
-    card.why.textContent = result.error ? `${result.error.message} ${say(`charged.${result.error.charged}`)}`
-      : result.waiting ? this.why(result.waiting) : "";
+    card.why.textContent = result.error ? this.#failure(result.error) : result.waiting ? this.why(result.waiting) : "";
     this.#percent(card, result.state === "PROCESSING" ? card.percent : null);
     if (result.thumb && card.image.getAttribute("src") !== result.thumb) {
       card.image.src = result.thumb; // the same address for a day: nothing flickers
@@ -52,6 +51,11 @@ export class Cards {
   why(waiting) {
     const reason = this.element.say(`wait.${waiting.reason}`);
     return waiting.until ? this.element.say("wait.until", {reason, time: clock(waiting.until)}) : reason;
+  }
+
+  // In the reader's language where there is a sentence of ours; what the provider said stands on the results page.
+  #failure(error) {
+    return `${this.element.words[`why.${error.code}`] ?? error.message} ${this.element.say(`charged.${error.charged}`)}`;
   }
 
   // In the order of the prompts, whatever comes first.

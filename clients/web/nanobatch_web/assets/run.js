@@ -157,7 +157,7 @@ class Run extends Element {
     if (!confirm(this.say("run.cancel_sure"))) return;
     try {
       const told = await post(`/runs/${encodeURIComponent(this.#execution)}/cancel`);
-      if (told.in_flight) {
+      if (told.in_flight && told.maybe_charged) {
         toast(this.say("run.cancel_out", {count: told.in_flight, cost: dollars(told.maybe_charged)}));
       }
       this.#live?.ask();
