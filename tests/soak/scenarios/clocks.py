@@ -70,9 +70,7 @@ async def clocks(ground: Ground, *, each: int = 20, back: int = 15) -> Report:
     library = _library()
     folder = ground.folder / f"clocks-{time.monotonic_ns()}"
     folder.mkdir()
-    for above in (folder, *folder.parents):
-        if above.stat().st_mode & 0o001 == 0:
-            above.chmod(0o711)
+    ground.folder.chmod(0o711)  # PostgreSQL runs as somebody else, and has to find its own
     names = ("generator", "gateway", "storage", "postgres")
     clocks = {name: Clock(library, folder / name) for name in names}
     with _swept(), private_postgres(durable=True, environment=clocks["postgres"].environment) as postgres:
