@@ -12,7 +12,7 @@ from nanobatch_gateway.settings import GatewaySettings
 from nanobatch_gateway.wiring import open_app
 from nanobatch_runtime import logs
 from nanobatch_runtime.errors import NanobatchError
-from nanobatch_runtime.lifecycle import cancel, wait_for_signal
+from nanobatch_runtime.lifecycle import cancel, settle_garbage_collector, wait_for_signal
 from nanobatch_runtime.observing import observing
 from nanobatch_runtime.settings import SettingsError, load
 
@@ -41,6 +41,7 @@ async def _serve(settings: GatewaySettings) -> int:
         async with observing(settings, "gateway") as observed, open_app(settings) as app:
             observed.ready_when(lambda: app.server.serving)
             _log.info("gateway.listening", address=app.address, http=app.http_address)
+            settle_garbage_collector()
             await asyncio.wait({signalled, app.started}, return_when=asyncio.FIRST_COMPLETED)
             if app.started.done():
                 await app.started  # raises what cannot be mended by waiting

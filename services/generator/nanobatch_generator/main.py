@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import sys
 
 import structlog
+import uvloop
 
 from nanobatch_generator.settings import GeneratorSettings
 from nanobatch_generator.wiring import open_app
 from nanobatch_runtime import logs
 from nanobatch_runtime.errors import NanobatchError
-from nanobatch_runtime.lifecycle import wait_for_signal
+from nanobatch_runtime.lifecycle import settle_garbage_collector, wait_for_signal
 from nanobatch_runtime.observing import observing
 from nanobatch_runtime.settings import SettingsError, load
 
@@ -24,6 +24,7 @@ async def serve(settings: GeneratorSettings) -> None:
     async with observing(settings, "generator") as observed, open_app(settings) as app:
         observed.ready_when(lambda: app.server.serving)
         _log.info("generator.serving", address=settings.listen, port=app.port, storage=settings.storage_target)
+        settle_garbage_collector()
         signal = await wait_for_signal()
         _log.info("generator.stopping", signal=signal)
         await app.drain()
@@ -34,7 +35,7 @@ def run(settings: GeneratorSettings) -> int:
     """Run one generator as this process and return its exit code: 0 after a drain, 1 where it could not go on."""
     logs.configure(settings.log_level)
     try:
-        asyncio.run(serve(settings))
+        uvloop.run(serve(settings))
     except NanobatchError as error:
         print(error.message, file=sys.stderr)  # noqa: T201  # a sentence for whoever started it
         return 1

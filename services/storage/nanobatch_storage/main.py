@@ -10,7 +10,7 @@ import uvloop
 
 from nanobatch_runtime import logs
 from nanobatch_runtime.errors import NanobatchError
-from nanobatch_runtime.lifecycle import cancel, wait_for_signal
+from nanobatch_runtime.lifecycle import cancel, settle_garbage_collector, wait_for_signal
 from nanobatch_runtime.observing import observing
 from nanobatch_runtime.settings import SettingsError, load
 from nanobatch_storage.settings import StorageSettings
@@ -58,6 +58,7 @@ async def _serve_until(signalled: asyncio.Task[str], opened: asyncio.Event, sett
         observed.ready_when(lambda: app.server.serving)
         opened.set()
         _log.info("storage.listening", address=app.address)
+        settle_garbage_collector()
         _log.info("storage.draining", signal=await signalled)
 
 
