@@ -48,6 +48,7 @@ async def echo():
     server.server.add_generic_rpc_handlers((handler,))
     await server.start()
     async with open_channel(f"127.0.0.1:{server.port}") as channel:
+        await asyncio.wait_for(channel.channel_ready(), 30)  # a first connection may fail where the machine is crowded
         handler.channel = channel
         handler.rpc_server = server
         yield handler
