@@ -27,7 +27,7 @@ class AccountCalls:
 
     @property
     def _transport(self) -> Transport:
-        raise NotImplementedError
+        raise NotImplementedError  # Client has it
 
     @property
     def _accounts(self) -> AccountServiceAsyncStub:

@@ -24,7 +24,7 @@ class UsageCalls:
 
     @property
     def _transport(self) -> Transport:
-        raise NotImplementedError
+        raise NotImplementedError  # Client has it
 
     @property
     def _analytics(self) -> AnalyticsServiceAsyncStub:

@@ -63,7 +63,7 @@ class ObstoreBlobs:
 
     async def write(self, path: str, chunks: AsyncIterator[bytes]) -> None:
         """See the port."""
-        raise NotImplementedError
+        raise NotImplementedError  # each store has its own way
 
     async def read(self, path: str, offset: int = 0) -> AsyncIterator[bytes]:
         """See the port."""
