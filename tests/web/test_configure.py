@@ -4,6 +4,8 @@ import re
 
 from playwright.async_api import Browser, Page, Request, expect
 
+from .steps import pick
+
 KEY = "AIza-a-key-that-must-stay-nowhere"
 AT_REST = """() => {
     const kept = JSON.stringify({...localStorage});
@@ -17,11 +19,6 @@ HOSTILE = (
     "🦊🏳️‍🌈 emoji " + "long " * 790,
     "<script>document.title='broken'</script>{{7*7}}${7*7}",
 )
-
-
-async def pick(page: Page, model: str) -> None:
-    await page.locator("#nb-model input").click()
-    await page.get_by_role("option", name=model, exact=True).click()
 
 
 async def kept(page: Page) -> str:

@@ -1,13 +1,15 @@
 """Reference pictures in a browser: dropped, pasted, chosen, put in order, and what is refused."""
 
+import asyncio
 import base64
 from pathlib import Path
 
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from nanobatch_client import Client
 
 from .drawing import drawn
+from .steps import pick
 
 DROP = """([name, kind, data, padding]) => {
     const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
@@ -91,6 +93,37 @@ async def test_pictures_are_dropped_pasted_chosen_and_put_in_order(browser: Brow
         held = [await client.get_image(image_id) for image_id in settings.reference_image_ids]
     assert len(held) == 2
     await context.close()
+
+
+async def test_an_answer_that_comes_late_takes_no_picture_away(page: Page, site) -> None:
+    await page.goto(site.url)
+    await expect(page.locator("#nb-facts")).to_contain_text("free")
+    await pick(page, "Nano Banana")
+    await expect(page.locator("#nb-facts")).to_contain_text("$")
+    asked, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def hold_what_the_model_offers(route: Route) -> None:
+        sent = (route.request.post_data_json or {}).get("data") or []
+        if len(sent) == 4 and sent[0] == "sandbox":
+            asked.set()
+            await goes_on.wait()
+        await route.continue_()
+
+    await page.route("**/queue/join*", hold_what_the_model_offers)
+    await pick(page, "Sandbox")
+    await asyncio.wait_for(asked.wait(), 30)
+    await drop(page, "red.png", drawn("red"))
+    await expect(page.locator("#nb-references li")).to_have_count(1)
+    goes_on.set()
+    await expect(page.locator("#nb-facts")).to_contain_text("free")
+    assert await colours(page) == ["red"]
+    await page.locator("#nb-prompts textarea").fill("a fox")
+    await page.locator("#nb-next").click()
+    await page.locator("#nb-start").click()
+    await page.wait_for_url(lambda url: "execution=" in url)
+    async with Client(site.product.target) as client:
+        settings = (await client.get_execution(page.url.partition("execution=")[2])).settings
+    assert len(settings.reference_image_ids) == 1
 
 
 async def test_what_is_no_picture_or_too_large_is_told_and_left_out(page: Page, site) -> None:

@@ -6,10 +6,7 @@ from playwright.async_api import Page, expect
 
 from nanobatch_client import Client
 
-
-async def pick(page: Page, model: str) -> None:
-    await page.locator("#nb-model input").click()
-    await page.get_by_role("option", name=model, exact=True).click()
+from .steps import pick
 
 
 async def test_three_samples_become_three_pictures(page: Page, site) -> None:

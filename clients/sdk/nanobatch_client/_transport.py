@@ -34,7 +34,7 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # a name that misleads: how long one try to connect may take
     ("grpc.max_reconnect_backoff_ms", 2000),
 )
 # Where a target names several gateways, calls go round those that answer. Repeats are made below, not by gRPC: with more

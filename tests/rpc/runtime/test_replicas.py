@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import grpc
 import pytest
+from far import far_away
 from names import Names, name_server
 
 from nanobatch.generator.v1 import generator_service_pb2, generator_service_pb2_grpc
@@ -167,3 +168,14 @@ async def test_repeats_are_bounded():
                 pb.GetLatencyRequest(), timeout=10
             )
     assert replica.calls["GetLatency"] == 4
+
+
+async def test_a_connection_may_take_longer_than_the_wait_between_two_tries():
+    replica = Replica()
+    async with (
+        serving("127.0.0.1:0", replica) as server,
+        far_away(f"127.0.0.1:{server.port}", seconds=0.5) as target,
+        open_channel(target) as channel,
+    ):
+        executions = execution_service_pb2_grpc.ExecutionServiceStub(channel)
+        await executions.DeleteExecution(pb.DeleteExecutionRequest(), timeout=10)  # is never made again by itself

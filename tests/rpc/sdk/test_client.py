@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import grpc
 import pytest
+from far import far_away
 
 from nanobatch_client import (
     Client,
@@ -216,3 +217,9 @@ async def test_a_conflict_is_a_conflict(gateway: ScriptedGateway, client: Client
 async def test_a_client_that_was_not_entered_says_so() -> None:
     with pytest.raises(RuntimeError, match="async with"):
         await Client().list_models()
+
+
+async def test_a_server_that_is_far_away_is_reached_at_the_first_try(gateway: ScriptedGateway) -> None:
+    async with far_away(gateway.target, seconds=0.5) as target, Client(target) as client:
+        with pytest.raises(NotFoundError):  # an answer; UNAVAILABLE would be none, and this call is never repeated
+            await client.pause_execution("x")

@@ -1,6 +1,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 
@@ -15,6 +16,7 @@ from nanobatch_client import (
     Update,
 )
 from nanobatch_runtime.testing import eventually
+from nanobatch_web.live import hub
 from nanobatch_web.live.hub import Hub, Tabs
 from nanobatch_web.viewers import Viewer
 
@@ -29,6 +31,9 @@ class Gateway:
         self.watches = 0
         self.cut = asyncio.Event()
         """Whether the next watch breaks after what there is."""
+        self.speaks = asyncio.Event()
+        """Whether a watch says anything."""
+        self.speaks.set()
 
     async def get_execution(self, execution_id: str) -> Execution:
         if self.error is not None:
@@ -39,6 +44,7 @@ class Gateway:
         self.watches += 1
         if self.watching is not None:
             raise self.watching
+        await self.speaks.wait()
         if after_revision < 1:
             yield ExecutionUpdate(1, Stats(), EXECUTION)
         if self.cut.is_set():
@@ -53,50 +59,62 @@ def viewer(name: str, gateway: Gateway) -> Viewer:
 
 async def test_all_tabs_of_all_who_look_share_one_watch() -> None:
     gateway = Gateway()
-    async with Hub().open() as hub:
+    async with Hub().open() as runs:
         for who in ("ada", "bob"):
             for tab in ("1", "2", "3"):
-                feed = await hub.view(viewer(who, gateway), "E", tab)
+                feed = await runs.view(viewer(who, gateway), "E", tab)
                 assert json.loads(feed.run.delta(-1, ""))["execution"]["id"] == "E"
-        assert gateway.watches == hub.open_feeds == 1
+        assert gateway.watches == runs.open_feeds == 1
 
 
 async def test_a_strangers_run_is_not_shown_though_somebody_else_follows_it() -> None:
-    async with Hub().open() as hub:
-        await hub.view(viewer("ada", Gateway()), "E", "1")
+    async with Hub().open() as runs:
+        await runs.view(viewer("ada", Gateway()), "E", "1")
         with pytest.raises(NotFoundError):
-            await hub.view(viewer("eve", Gateway(NotFoundError("There is none."))), "E", "1")
+            await runs.view(viewer("eve", Gateway(NotFoundError("There is none."))), "E", "1")
         with pytest.raises(UnreachableError):
-            await hub.view(viewer("eve", Gateway(UnreachableError("Nobody answers."))), "E", "1")
+            await runs.view(viewer("eve", Gateway(UnreachableError("Nobody answers."))), "E", "1")
 
 
 async def test_who_was_let_in_keeps_what_there_is_while_the_gateway_is_away() -> None:
     now = 0.0
     gateway = Gateway()
-    async with Hub(lambda: now).open() as hub:
-        await hub.view(viewer("ada", gateway), "E", "1")
+    async with Hub(lambda: now).open() as runs:
+        await runs.view(viewer("ada", gateway), "E", "1")
         now = 100.0
         gateway.error = UnreachableError("Nobody answers.")
-        assert (await hub.view(viewer("ada", gateway), "E", "1")).run.execution == EXECUTION
+        assert (await runs.view(viewer("ada", gateway), "E", "1")).run.execution == EXECUTION
 
 
 async def test_a_run_that_rests_is_known_to_be_well_again_after_a_cut() -> None:
     gateway = Gateway()
     gateway.cut.set()
-    async with Hub().open() as hub:
-        feed = await hub.view(viewer("ada", gateway), "E", "1")
+    async with Hub().open() as runs:
+        feed = await runs.view(viewer("ada", gateway), "E", "1")
         await eventually(lambda: bool(json.loads(feed.run.delta(-1, ""))["trouble"]))
         await eventually(lambda: gateway.watches == 2)
         await eventually(lambda: not json.loads(feed.run.delta(-1, ""))["trouble"])
 
 
+async def test_nothing_heard_yet_is_not_told_as_all_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "_FIRST_SIGHT", timedelta(milliseconds=10))
+    gateway = Gateway()
+    gateway.speaks.clear()
+    async with Hub().open() as runs:
+        feed = await runs.view(viewer("ada", gateway), "E", "1")
+        assert json.loads(feed.run.delta(-1, ""))["trouble"]
+        gateway.speaks.set()
+        await eventually(lambda: not json.loads(feed.run.delta(-1, ""))["trouble"])
+        assert feed.run.execution == EXECUTION
+
+
 async def test_a_viewer_who_was_signed_out_takes_nobody_along() -> None:
     revoked = Gateway(watching=UnauthenticatedError("Unknown."))
-    async with Hub().open() as hub:
+    async with Hub().open() as runs:
         with pytest.raises(UnauthenticatedError):
-            await hub.view(viewer("ada", revoked), "E", "1")
-        ada = asyncio.create_task(hub.view(viewer("ada", revoked), "E", "1"))
-        bob = asyncio.create_task(hub.view(viewer("bob", Gateway()), "E", "1"))
+            await runs.view(viewer("ada", revoked), "E", "1")
+        ada = asyncio.create_task(runs.view(viewer("ada", revoked), "E", "1"))
+        bob = asyncio.create_task(runs.view(viewer("bob", Gateway()), "E", "1"))
         assert (await bob).run.execution == EXECUTION
         with pytest.raises(UnauthenticatedError):
             await ada

@@ -5,9 +5,12 @@ import {Element, get, node, Refusal, sentence, toast, upload} from "./base.js";
 const MAX_BYTES = 10 * 1024 * 1024;
 const KINDS = ["image/png", "image/jpeg", "image/webp"];
 
+const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+
 class References extends Element {
   #shown = new Map(); // id -> address: of the file itself, or signed by the gateway; "" while it is asked for
   #dragged = null;
+  #touched = false; // whether somebody has changed what is held since this page was loaded
   #pasted = (event) => {
     const files = [...(event.clipboardData?.files ?? [])].filter((file) => KINDS.includes(file.type));
     if (files.length && this.offsetParent !== null) this.#take(files);
@@ -40,6 +43,18 @@ class References extends Element {
     document.removeEventListener("paste", this.#pasted);
     for (const url of this.#shown.values()) if (url.startsWith("blob:")) URL.revokeObjectURL(url);
     this.#shown.clear();
+  }
+
+  get value() {
+    return super.value;
+  }
+
+  // An answer of the server may be older than what was dropped while it was on its way. What a model takes is news;
+  // what is held is known best here, and told back so that the component knows it too.
+  set value(given) {
+    const {ids, own} = this.value;
+    super.value = this.#touched ? {...given, ids, own} : given;
+    if (this.#touched && !same([given?.ids, given?.own], [ids, own])) this.tell("nb-change", this.value);
   }
 
   get ids() {
@@ -148,6 +163,7 @@ class References extends Element {
   }
 
   #change(what) {
+    this.#touched = true;
     this.tell("nb-change", {...this.value, ...what});
     this.changed();
   }

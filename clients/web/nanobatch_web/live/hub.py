@@ -7,7 +7,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import structlog
@@ -145,9 +145,12 @@ class Hub:
         feed.note(tab)
         self._tabs.note(execution_id, tab)
         if not feed.whole.is_set():
-            with suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(_FIRST_SIGHT.total_seconds()):
                     await feed.whole.wait()
+            except TimeoutError:
+                if feed.run.stats is None:
+                    feed.run.set_trouble("Nothing was heard of this run yet.")
         return feed
 
     @property

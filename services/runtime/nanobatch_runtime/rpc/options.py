@@ -31,6 +31,14 @@ PING_EVERY = timedelta(seconds=30)
 PING_TIMEOUT = timedelta(seconds=10)
 
 
+CONNECT_TIMEOUT = timedelta(seconds=5)
+"""How long one try to connect may take, handshakes included.
+
+gRPC calls it ``min_reconnect_backoff`` (MIN_CONNECT_TIMEOUT in its connection-backoff.md); its own 20 seconds are long
+where an address is gone and another one could be asked for.
+"""
+
+
 def _ms(duration: timedelta) -> int:
     return int(duration.total_seconds() * 1000)
 
@@ -54,7 +62,7 @@ _SERVER: tuple[tuple[str, int], ...] = (
 _CHANNEL: tuple[tuple[str, int], ...] = (
     *_COMMON,
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", _ms(CONNECT_TIMEOUT)),
     ("grpc.max_reconnect_backoff_ms", 2000),
 )
 
