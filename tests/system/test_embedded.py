@@ -6,11 +6,13 @@ import signal
 import sqlite3
 import subprocess
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from processes import NANOBATCH, ROOT, bare_environment, product
+from processes import NANOBATCH, ROOT, Product, Upstream, bare_environment, product, upstream
 
 from nanobatch_client.errors import NanobatchError
 from nanobatch_client.models import ExecutionState, ResultState, UnknownPolicy
@@ -26,6 +28,28 @@ def cli(folder: Path, target: str, *words: str, **environment: str) -> subproces
     )
 
 
+@dataclass
+class Shared:
+    """A product that many tests use at once, and its provider."""
+
+    product: Product
+    upstream: Upstream
+
+    def calls(self, words: str) -> int:
+        """Return how many calls the provider got for prompts with ``words`` in them."""
+        return sum(words in call["prompt"] for call in self.upstream.calls())
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    folder = tmp_path_factory.mktemp("shared")
+    with (
+        upstream(folder, picture_bytes=30_000) as gemini,
+        product(folder, upstream_url=gemini.url, environment={"NANOBATCH_DRAIN_SECONDS": "1"}) as running,
+    ):
+        yield Shared(running, gemini)
+
+
 def rows(data: Path, query: str) -> list[tuple]:
     with sqlite3.connect(f"file:{data / 'nanobatch.db'}?mode=ro", uri=True) as database:
         return database.execute(query).fetchall()
@@ -37,21 +61,20 @@ async def end_of(client, execution_id):
     return await client.get_execution(execution_id)
 
 
-async def test_a_list_of_prompts_becomes_a_folder_of_pictures(tmp_path, connect):
-    with product(tmp_path) as running:
-        await (await connect(running.target)).__aexit__(None, None, None)
-        prompts = ROOT / "examples/prompts.txt"
-        done = await asyncio.to_thread(cli, tmp_path, running.target, "run", str(prompts), "-o", "pictures", "--json")
-        assert done.returncode == 0, done.stderr
-        document = json.loads(done.stdout)
-        count = len(document["results"])
-        assert count == 10
-        manifest = json.loads((tmp_path / "pictures/manifest.json").read_text())
-        files = sorted(path.name for path in (tmp_path / "pictures").glob("*.png"))
-        assert len(files) == count
-        assert files[0].startswith("001-")
-        assert sorted(result["file"] for result in manifest["results"]) == files
-        assert "Traceback" not in done.stderr
+async def test_a_list_of_prompts_becomes_a_folder_of_pictures(tmp_path, shared, connect):
+    await (await connect(shared.product.target)).__aexit__(None, None, None)
+    target, prompts = shared.product.target, ROOT / "examples/prompts.txt"
+    done = await asyncio.to_thread(cli, tmp_path, target, "run", str(prompts), "-o", "pictures", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    count = len(document["results"])
+    assert count == 10
+    manifest = json.loads((tmp_path / "pictures/manifest.json").read_text())
+    files = sorted(path.name for path in (tmp_path / "pictures").glob("*.png"))
+    assert len(files) == count
+    assert files[0].startswith("001-")
+    assert sorted(result["file"] for result in manifest["results"]) == files
+    assert "Traceback" not in done.stderr
 
 
 async def test_gemini_pictures_through_the_real_client_and_a_ledger_equal_to_the_usage_served(
@@ -107,18 +130,17 @@ async def test_kill_dash_nine_in_the_middle_loses_nothing_and_pays_for_nothing_t
         assert len(masters) == 100  # the sweeper has nothing to do: no orphan, nothing twice
 
 
-async def test_an_invalid_key_costs_no_call_and_another_key_goes_on(tmp_path, gemini, connect):
-    with product(tmp_path, upstream_url=gemini.url) as running:
-        client = await connect(running.target)
-        execution = await client.create_execution(["a boat", "a car"], model=MODEL, api_key="bad-key")
-        paused = await eventually(lambda: wait_for(client, execution.id, lambda e: e.state is ExecutionState.PAUSED))
-        assert paused.pause_reason.name == "INVALID_KEY"
-        assert gemini.calls == []
-        await client.resume_execution(execution.id, api_key=KEY)
-        done = await asyncio.wait_for(end_of(client, execution.id), 30)
-        assert done.stats.completed == 2
-        assert len(gemini.calls) == 2
-        await client.__aexit__(None, None, None)
+async def test_an_invalid_key_costs_no_call_and_another_key_goes_on(shared, connect):
+    client = await connect(shared.product.target)
+    execution = await client.create_execution(["an ark", "another ark"], model=MODEL, api_key="bad-key")
+    paused = await eventually(lambda: wait_for(client, execution.id, lambda e: e.state is ExecutionState.PAUSED))
+    assert paused.pause_reason.name == "INVALID_KEY"
+    assert shared.calls("ark") == 0
+    await client.resume_execution(execution.id, api_key=KEY)
+    done = await asyncio.wait_for(end_of(client, execution.id), 30)
+    assert done.stats.completed == 2
+    assert shared.calls("ark") == 2
+    await client.__aexit__(None, None, None)
 
 
 async def wait_for(client, execution_id, condition):
@@ -139,14 +161,15 @@ async def wait_for(client, execution_id, condition):
         ("{{fault:429-nowx1}}", "COMPLETED", None, None, 2),
     ],
 )
-async def test_a_fault_of_the_provider_ends_as_designed(one_product, gemini, marker, state, code, charged, calls):
-    client = one_product
-    before = len(gemini.calls)
-    execution = await client.create_execution([f"a boat {marker}"], model=MODEL, api_key=KEY)
+async def test_a_fault_of_the_provider_ends_as_designed(shared, connect, marker, state, code, charged, calls):
+    client = await connect(shared.product.target)
+    # A key of its own: a quota that one of them meets is no other's.
+    execution = await client.create_execution([f"a boat {marker}"], model=MODEL, api_key=f"{KEY}-{marker}")
     await asyncio.wait_for(end_of(client, execution.id), 60)
     (result,) = [one async for one in client.list_results(execution.id)]
+    await client.__aexit__(None, None, None)
     assert result.state.name == state
-    assert len(gemini.calls) - before == calls
+    assert shared.calls(marker) == calls
     assert result.attempts == calls
     if state == "FAILED":
         assert result.error.code.startswith(code)
@@ -156,55 +179,45 @@ async def test_a_fault_of_the_provider_ends_as_designed(one_product, gemini, mar
             assert result.error.charged.name == charged
 
 
-@pytest.fixture
-async def one_product(tmp_path, gemini, connect):
-    with product(tmp_path, upstream_url=gemini.url) as running:
-        client = await connect(running.target)
-        yield client
-        await client.__aexit__(None, None, None)
+async def test_a_hanging_provider_is_given_up_at_the_deadline(shared, connect):
+    client = await connect(shared.product.target)
+    execution = await client.create_execution(
+        ["{{fault:hang}} a boat", "a car"],
+        model=MODEL,
+        api_key=KEY,
+        timeout=timedelta(seconds=1),
+        on_unknown=UnknownPolicy.FAIL,
+    )
+    done = await asyncio.wait_for(end_of(client, execution.id), 30)
+    assert (done.stats.completed, done.stats.failed) == (1, 1)
+    assert done.stats.uncertain_cost_micros > 0
+    await client.__aexit__(None, None, None)
 
 
-async def test_a_hanging_provider_is_given_up_at_the_deadline(tmp_path, gemini, connect):
-    with product(tmp_path, upstream_url=gemini.url) as running:
-        client = await connect(running.target)
-        execution = await client.create_execution(
-            ["{{fault:hang}} a boat", "a car"],
-            model=MODEL,
-            api_key=KEY,
-            timeout=timedelta(seconds=1),
-            on_unknown=UnknownPolicy.FAIL,
-        )
-        done = await asyncio.wait_for(end_of(client, execution.id), 30)
-        assert (done.stats.completed, done.stats.failed) == (1, 1)
-        assert done.stats.uncertain_cost_micros > 0
-        await client.__aexit__(None, None, None)
-
-
-async def test_pause_resume_cancel_retry_and_delete_work(tmp_path, connect):
-    with product(tmp_path) as running:
-        client = await connect(running.target)
-        execution = await client.create_execution([f"[delay:0.3] boat {n}" for n in range(40)], model="sandbox")
-        await client.pause_execution(execution.id)
-        await eventually(lambda: wait_for(client, execution.id, lambda e: e.stats.processing == 0))
-        resumed = await client.resume_execution(execution.id)
-        assert resumed.state is not ExecutionState.PAUSED
-        await eventually(lambda: wait_for(client, execution.id, lambda e: e.stats.completed >= 3), within=20)
-        cancelled = await client.cancel_execution(execution.id)
-        assert cancelled.execution.state is ExecutionState.CANCELLED
-        with pytest.raises(NanobatchError) as caught:
-            await client.delete_execution((await client.create_execution(["[delay:5] x"], model="sandbox")).id)
-        assert caught.value.reason == "EXECUTION_ACTIVE"
-        done = await asyncio.wait_for(end_of(client, execution.id), 20)
-        left = [one.id async for one in client.list_results(execution.id) if one.state is ResultState.CANCELLED]
-        retried = await client.retry_execution(execution.id, result_ids=left[:3])
-        assert retried.retried == 3
-        done = await asyncio.wait_for(end_of(client, execution.id), 20)
-        assert done.stats.completed >= 6
-        await client.delete_execution(execution.id)
-        with pytest.raises(NanobatchError) as caught:
-            await client.get_execution(execution.id)
-        assert caught.value.reason == "EXECUTION_NOT_FOUND"
-        await client.__aexit__(None, None, None)
+async def test_pause_resume_cancel_retry_and_delete_work(shared, connect):
+    client = await connect(shared.product.target)
+    execution = await client.create_execution([f"[delay:0.3] boat {n}" for n in range(40)], model="sandbox")
+    await client.pause_execution(execution.id)
+    await eventually(lambda: wait_for(client, execution.id, lambda e: e.stats.processing == 0))
+    resumed = await client.resume_execution(execution.id)
+    assert resumed.state is not ExecutionState.PAUSED
+    await eventually(lambda: wait_for(client, execution.id, lambda e: e.stats.completed >= 3), within=20)
+    cancelled = await client.cancel_execution(execution.id)
+    assert cancelled.execution.state is ExecutionState.CANCELLED
+    with pytest.raises(NanobatchError) as caught:
+        await client.delete_execution((await client.create_execution(["[delay:5] x"], model="sandbox")).id)
+    assert caught.value.reason == "EXECUTION_ACTIVE"
+    done = await asyncio.wait_for(end_of(client, execution.id), 20)
+    left = [one.id async for one in client.list_results(execution.id) if one.state is ResultState.CANCELLED]
+    retried = await client.retry_execution(execution.id, result_ids=left[:3])
+    assert retried.retried == 3
+    done = await asyncio.wait_for(end_of(client, execution.id), 20)
+    assert done.stats.completed >= 6
+    await client.delete_execution(execution.id)
+    with pytest.raises(NanobatchError) as caught:
+        await client.get_execution(execution.id)
+    assert caught.value.reason == "EXECUTION_NOT_FOUND"
+    await client.__aexit__(None, None, None)
 
 
 async def test_a_stop_finishes_what_runs_gives_back_the_rest_and_exits_0(tmp_path, connect):

@@ -147,6 +147,7 @@ async def test_with_tokens_every_route_has_its_lock_and_what_is_foreign_is_nothi
         "NANOBATCH_AUTH": "token",
         "NANOBATCH_ADMIN_TOKEN": operators,
         "NANOBATCH_SANDBOX_DELAY": "30",
+        "NANOBATCH_DRAIN_SECONDS": "1",  # nobody waits for that picture
     }
     base = f"http://127.0.0.1:{port}"
     with product(tmp_path, environment=environment) as running:

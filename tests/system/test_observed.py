@@ -23,7 +23,8 @@ async def end_of(client, execution_id):
 
 async def test_one_process_shows_what_its_services_have_done(tmp_path, gemini, connect):
     address = f"127.0.0.1:{free_port()}"
-    with product(tmp_path, upstream_url=gemini.url, environment={"NANOBATCH_METRICS": address}) as running:
+    environment = {"NANOBATCH_METRICS": address, "NANOBATCH_DRAIN_SECONDS": "1"}  # what is cancelled is still out
+    with product(tmp_path, upstream_url=gemini.url, environment=environment) as running:
         client = await connect(running.target)
         execution = await client.create_execution(["a boat", "a kite"], model=MODEL, api_key=KEY)
         done = await end_of(client, execution.id)

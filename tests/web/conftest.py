@@ -40,7 +40,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     port = free_port()
     environment = {
         "NANOBATCH_WEB": f"127.0.0.1:{port}",
-        "NANOBATCH_SANDBOX_LATENCY": "0.3",
+        "NANOBATCH_SANDBOX_DELAY": "0.3",
         "NANOBATCH_DRAIN_SECONDS": "1",  # what tests have cancelled may still be out when they end
     }
     folder = tmp_path_factory.mktemp("site")

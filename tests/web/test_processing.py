@@ -87,6 +87,41 @@ async def test_ten_tabs_of_one_browser_all_stay_live(browser: Browser, site, cli
     await context.close()
 
 
+async def test_a_run_goes_on_without_its_page_and_is_found_where_it_is(
+    browser: Browser, page: Page, site, client: Client
+) -> None:
+    await page.goto(site.url)
+    await expect(page.locator("#nb-facts")).to_contain_text("free")
+    await page.locator("#nb-prompts textarea").fill("one\n\ntwo\n\nthree [delay:60]\n\nfour [fail:blocked]")
+    await page.locator("#nb-next").click()
+    await page.locator("#nb-start").click()
+    shown, failed = page.locator(".nb-card[data-state='COMPLETED'] img"), page.locator(".nb-card[data-state='FAILED']")
+    await expect(shown).to_have_count(2)
+    await expect(failed).to_have_count(1)
+    address = page.url
+    run_id = address.partition("execution=")[2]
+
+    await page.reload()
+    assert page.url == address
+    await expect(shown).to_have_count(2)
+    await expect(failed).to_have_count(1)
+    await expect(page.locator(".nb-card[data-state='PROCESSING']")).to_have_count(1)
+    await expect_numbers(page, await client.get_execution(run_id))
+
+    await page.close()
+    await client.cancel_execution(run_id)
+    async for _ in client.watch(run_id):
+        pass
+    ended = await client.get_execution(run_id)
+    back = await browser.new_page(locale="en-US")
+    await back.goto(address)
+    await expect(back.locator(".nb-outcome [data-fact='run.done'] dd")).to_have_text("2")
+    await back.get_by_role("tab", name="Processing").click()
+    await expect_numbers(back, ended)
+    assert [one.id async for one in client.list_executions()].count(run_id) == 1
+    await back.close()
+
+
 async def test_a_run_that_ends_while_the_page_is_arriving_leads_on_to_its_results(
     page: Page, site, client: Client
 ) -> None:
