@@ -109,10 +109,7 @@ async def test_a_run_goes_on_without_its_page_and_is_found_where_it_is(
     await expect_numbers(page, await client.get_execution(run_id))
 
     await page.close()
-    await client.cancel_execution(run_id)
-    async for _ in client.watch(run_id):
-        pass
-    ended = await client.get_execution(run_id)
+    ended = (await client.cancel_execution(run_id)).execution
     back = await browser.new_page(locale="en-US")
     await back.goto(address)
     await expect(back.locator(".nb-outcome [data-fact='run.done'] dd")).to_have_text("2")
