@@ -160,6 +160,9 @@ CREDENTIALS_COOLING = Reading(
     [*_WHAT, "reason"],
 )
 QUEUE_AGE = Reading("nanobatch_queue_age_seconds", "Since when the figures of the queue are what they are")
+CLOCK_OFFSET = Reading(
+    "nanobatch_clock_offset_seconds", "By how much the database's clock is ahead of this machine's; below 0: behind"
+)
 DATABASE_CONNECTIONS = Reading("nanobatch_database_connections", "Connections to the database that are in use")
 DATABASE_LIMIT = Reading("nanobatch_database_connections_limit", "Connections to the database that may be in use")
 

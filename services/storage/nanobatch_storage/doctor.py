@@ -17,12 +17,12 @@ from nanobatch_storage import migrate
 from nanobatch_storage.adapters.database import Database, Transaction, open_database
 from nanobatch_storage.adapters.stats_sql import SqlStats
 from nanobatch_storage.adapters.tables import users
+from nanobatch_storage.clocks import TOGETHER
 from nanobatch_storage.domain import Actor
 from nanobatch_storage.errors import BlobsUnavailableError
 from nanobatch_storage.settings import StorageSettings
 from nanobatch_storage.wiring import blobs_of
 
-_CLOCKS = timedelta(seconds=5)
 _PATIENCE = timedelta(minutes=5)
 _ADMIN = Actor(str(uuid.UUID(int=0)), admin=True)
 
@@ -111,9 +111,8 @@ async def _schema(url: str) -> str:
 
 
 async def _clock(database: Database) -> str:
-    async with database.read() as tx:
-        apart = abs(tx.now - datetime.now(UTC))
-    if apart > _CLOCKS:
+    apart = abs(await database.now() - datetime.now(UTC))
+    if apart > TOGETHER:
         raise ComplaintError(
             f"The database's clock and this machine's are {apart.total_seconds():.0f} s apart.",
             "Let all machines follow one time (NTP): expiry dates of tokens and picture addresses go by them.",

@@ -52,6 +52,7 @@ from nanobatch_storage.adapters.tokens_sql import SqlTokens
 from nanobatch_storage.adapters.usage_sql import SqlAnalytics
 from nanobatch_storage.adapters.users_sql import SqlUsers
 from nanobatch_storage.adapters.waiting_room import waiting_room
+from nanobatch_storage.clocks import Clocks
 from nanobatch_storage.errors import BlobsUnavailableError, DiskFullError
 from nanobatch_storage.figures import ShownFigures
 from nanobatch_storage.lease import announce
@@ -148,12 +149,14 @@ async def open_app(
             await leases.expire_all()
 
         tokens, generators = SqlTokens(database), SeenGenerators(SystemClock())
-        shown = ShownFigures(SqlFigures(database))
+        shown, clocks = ShownFigures(SqlFigures(database)), Clocks(database.now, SystemClock())
         uses = sweep.Pass("token-uses", tokens.write_uses, timedelta(minutes=1))
         passes = [*_tidying(images, blobs), *_queue_care(leases, ledger, bus), uses]
+        passes.append(sweep.Pass("clocks", clocks.look, _FIGURES_EVERY))
         if settings.metrics:  # nobody pays for figures that nobody can see
             passes.append(sweep.Pass("figures", shown.look, _FIGURES_EVERY))
             stack.enter_context(shown.shown())
+            stack.enter_context(clocks.shown())
             stack.enter_context(DATABASE_CONNECTIONS.of(lambda: {(): database.connections()[0]}))
             stack.enter_context(DATABASE_LIMIT.of(lambda: {(): database.connections()[1]}))
         await stack.enter_async_context(sweep.sweeping(passes))

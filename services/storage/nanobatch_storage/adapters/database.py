@@ -167,6 +167,11 @@ class Database:
         async with self._reached(), AsyncExitStack() as stack:
             yield await self._begin_reading(stack)
 
+    async def now(self) -> datetime:
+        """Return the time by which leases go. Raises DatabaseUnavailableError."""
+        async with self.read() as tx:
+            return tx.now
+
     @asynccontextmanager
     async def _reached(self) -> AsyncIterator[None]:
         try:
