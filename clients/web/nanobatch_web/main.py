@@ -19,10 +19,8 @@ from nanobatch_runtime.lifecycle import cancel, wait_for_signal
 from nanobatch_runtime.observing import observing
 from nanobatch_runtime.settings import SettingsError, load
 from nanobatch_web.app import make_app
+from nanobatch_web.protocol import BoundedProtocol
 from nanobatch_web.settings import MOUNT, WebSettings
-
-_MAX_HEADER_BYTES = 32 * 1024
-"""Room for an address that names 400 chosen pictures."""
 
 _log = structlog.get_logger("nanobatch.web")
 
@@ -74,11 +72,11 @@ async def _serve(settings: WebSettings, listening: socket.socket) -> int:
             app = make_app(settings, port)
             config = uvicorn.Config(
                 app,
+                http=BoundedProtocol,
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=3,
-                h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
             )
             server = _Server(config)
             observed.ready_when(lambda: server.started and not server.should_exit)
