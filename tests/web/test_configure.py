@@ -4,6 +4,8 @@ import re
 
 from playwright.async_api import Browser, Page, Request, expect
 
+from nanobatch_client import Client
+
 from .steps import pick
 
 KEY = "AIza-a-key-that-must-stay-nowhere"
@@ -81,6 +83,28 @@ async def test_a_key_is_nowhere_once_the_run_has_started(page: Page, site) -> No
     await expect(page.locator("#nb-key input")).to_have_value("")
     assert not [request.url for request in sent[before:] if KEY in request.url + (request.post_data or "")]
     assert not [request.url for request in sent if KEY in request.url]
+
+
+async def test_the_price_is_told_before_anything_is_spent(page: Page, site, client: Client) -> None:
+    known = {model.id: model for model in await client.list_models()}["gemini-2.5-flash-image"]
+    before = [one.id async for one in client.list_executions()]
+    await page.goto(site.url)
+    await expect(page.locator("#nb-facts")).to_contain_text("free")
+    await pick(page, known.display_name)
+    await expect(page.locator("#nb-facts")).to_contain_text(f"up to {known.max_reference_images} reference pictures")
+    await expect(page.locator("#nb-facts").get_by_role("link")).to_have_attribute("href", known.key_url)
+    await page.locator("#nb-prompts textarea").fill("one\n\ntwo\n\nthree")
+    await page.locator("#nb-variations input[type=number]").fill("2")
+    await page.locator("#nb-cap input").fill("1.5")
+    await page.locator("#nb-next").click()
+    summary = page.locator("#nb-summary")
+    estimate = await client.estimate_cost(["one", "two", "three"], model=known.id, variations=2)
+    assert (estimate.image_count, estimate.per_image_micros, estimate.total_micros) == (6, 39_000, 234_000)
+    await expect(summary).to_contain_text("6 pictures \N{MULTIPLICATION SIGN} $0.039 = $0.234")
+    await expect(summary).to_contain_text("Cap: $1.50")
+    await expect(summary).to_contain_text("about ")
+    await expect(page.locator("#nb-start")).to_have_text("Start: $0.234")
+    assert [one.id async for one in client.list_executions()] == before
 
 
 async def test_everything_wrong_is_told_at_its_field_and_nothing_is_started(page: Page, site) -> None:
