@@ -1,4 +1,4 @@
-"""Each service as a process of its own, on PostgreSQL: how soon it serves, and what it takes while nothing happens."""
+"""Each service as a process, on PostgreSQL and Redis: how soon it serves, and what it takes while nothing happens."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 from postgres_server import private_postgres
 from processes import Cluster, cluster, command, free_port
+from redis_server import private_redis
 
 from nanobatch_runtime.diagnosis import Verdict, examine_service
 
@@ -28,11 +29,15 @@ async def bench_services(folder: Path, rounds: int) -> None:
     A storage that finds an empty database has loaded Alembic, and keeps it; the goals are for all other starts.
     """
     found: dict[str, list[Figures]] = {}
-    with private_postgres() as postgres:
+    with private_postgres() as postgres, private_redis() as redis:
         for number in range(rounds):
             place = folder / f"services-{number}"
             place.mkdir()
-            with cluster(place, NANOBATCH_DATABASE_URL=postgres.url(postgres.create())) as services:
+            places = {
+                "NANOBATCH_DATABASE_URL": postgres.url(postgres.create()),
+                "NANOBATCH_REDIS_URL": redis.url,
+            }
+            with cluster(place, **places) as services:
                 for name, figures in (await _measured(services, place)).items():
                     found.setdefault(name, []).append(figures)
     for name, all_of_it in found.items():

@@ -12,10 +12,10 @@ from datetime import timedelta
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from redis.asyncio import Redis
 
 from nanobatch_gateway.ports import Beat
 from nanobatch_runtime.redis.client import PREFIX, REDIS_ERRORS, open_client
+from nanobatch_runtime.redis.library import Redis
 
 # A caller waits for it: what is slower than this counts as gone until the next beat.
 _TAKE_SECONDS = 0.1

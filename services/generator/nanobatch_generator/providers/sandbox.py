@@ -22,7 +22,6 @@ from nanobatch_generator.domain import (
     ProviderError,
     Usage,
 )
-from nanobatch_generator.providers.sandbox_pictures import draw, picture_bomb, picture_size
 from nanobatch_generator.providers.sandbox_switches import Fault, read_switches, words_of
 from nanobatch_runtime.ids import new_id
 
@@ -109,6 +108,9 @@ async def _draw(request: PictureRequest, fault: Fault | None) -> Done:
 
 
 def _make(request: PictureRequest, fingerprint: bytes, fault: Fault | None) -> bytes:
+    # In its thread, and at the first picture: Pillow's 4 MB are for those who draw.
+    from nanobatch_generator.providers.sandbox_pictures import draw, picture_bomb, picture_size  # noqa: PLC0415
+
     if fault is not None and fault.name == "bomb":
         return picture_bomb()
     label = [request.aspect_ratio or "1:1"]

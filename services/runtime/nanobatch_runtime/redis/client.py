@@ -6,12 +6,15 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisLostError
-from redis.exceptions import RedisError
+from nanobatch_runtime.redis.library import (
+    AbstractConnection,
+    BlockingConnectionPool,
+    NoBackoff,
+    Redis,
+    RedisError,
+    RedisLostError,
+    Retry,
+)
 
 REDIS_ERRORS = (RedisError, OSError, TimeoutError)
 """What a command raises when Redis is away, hangs, or refuses it."""

@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 
 import structlog
-from redis.asyncio.client import PubSub
 
 from nanobatch_runtime.backoff import full_jitter
 from nanobatch_runtime.lifecycle import cancel, check_cancelled
 from nanobatch_runtime.redis.client import PREFIX, REDIS_ERRORS, open_client
+from nanobatch_runtime.redis.library import PubSub
 
 _log = structlog.get_logger("nanobatch.redis")
 

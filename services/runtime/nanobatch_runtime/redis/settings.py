@@ -32,7 +32,7 @@ class RedisSettings(Settings):
         url = value.get_secret_value().strip()
         if not url:
             return SecretStr("")
-        from redis.asyncio.connection import parse_url  # noqa: PLC0415  # only where there is one
+        from nanobatch_runtime.redis.library import parse_url  # noqa: PLC0415  # only where there is one
 
         try:
             parsed = parse_url(url)
