@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
 
@@ -12,7 +13,7 @@ from nanobatch_generator.settings import GeneratorSettings
 from nanobatch_generator.wiring import open_app
 from nanobatch_runtime import logs
 from nanobatch_runtime.errors import NanobatchError
-from nanobatch_runtime.lifecycle import settle_garbage_collector, wait_for_signal
+from nanobatch_runtime.lifecycle import cancel, settle_garbage_collector, wait_for_signal
 from nanobatch_runtime.observing import observing
 from nanobatch_runtime.settings import SettingsError, load
 
@@ -21,13 +22,18 @@ _log = structlog.get_logger("nanobatch.generator")
 
 async def serve(settings: GeneratorSettings) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
-    async with observing(settings, "generator") as observed, open_app(settings) as app:
-        observed.ready_when(lambda: app.server.serving)
-        _log.info("generator.serving", address=settings.listen, port=app.port, storage=settings.storage_target)
-        settle_garbage_collector()
-        signal = await wait_for_signal()
-        _log.info("generator.stopping", signal=signal)
-        await app.drain()
+    # Before anything is leased: whoever is told to stop while it starts drains as well.
+    signalled = asyncio.create_task(wait_for_signal(), name="signal")
+    try:
+        async with observing(settings, "generator") as observed, open_app(settings) as app:
+            observed.ready_when(lambda: app.server.serving)
+            _log.info("generator.serving", address=settings.listen, port=app.port, storage=settings.storage_target)
+            settle_garbage_collector()
+            signal = await signalled
+            _log.info("generator.stopping", signal=signal)
+            await app.drain()
+    finally:
+        await cancel(signalled)
     _log.info("generator.stopped")
 
 

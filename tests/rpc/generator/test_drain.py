@@ -102,6 +102,30 @@ async def test_the_process_serves_a_prompt_and_sigterm_ends_it_with_0(house):
     assert house.spooled == []
 
 
+STOPPED_AT_START = """
+import os, signal, sys
+from nanobatch_generator import main
+main.settle_garbage_collector = lambda: os.kill(os.getpid(), signal.SIGTERM)  # it leases already
+sys.exit(main.main())
+"""
+
+
+async def test_whoever_is_told_to_stop_while_it_starts_drains_as_well(house):
+    environment = {
+        "PATH": os.environ["PATH"],
+        "NANOBATCH_GENERATOR_GRPC": f"unix:{house.folder}/generator.sock",
+        "NANOBATCH_STORAGE_TARGET": house.target,
+        "NANOBATCH_DATA_DIR": str(house.folder / "data"),
+        "ENCRYPTION_KEY": "00112233445566778899aabbccddeeff" * 2,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", STOPPED_AT_START, env=environment, stderr=subprocess.PIPE
+    )
+    _, stderr = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, stderr.decode()
+    assert b"generator.stopped" in stderr
+
+
 async def test_a_missing_key_is_named_at_start():
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "nanobatch_generator.main", env={"PATH": os.environ["PATH"]}, stderr=subprocess.PIPE
