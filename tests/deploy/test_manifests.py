@@ -4,7 +4,20 @@ import re
 from urllib.parse import urlsplit
 
 import pytest
-from deploy.rendered import MONITORING, OURS, OUTSIDE, OVERLAYS, ROOT, Rendered, Workload, lay_out, made_secrets, render
+import yaml
+from deploy.rendered import (
+    K8S,
+    MONITORING,
+    OURS,
+    OUTSIDE,
+    OVERLAYS,
+    ROOT,
+    Rendered,
+    Workload,
+    lay_out,
+    made_secrets,
+    render,
+)
 
 from nanobatch_catalog.models import CATALOG_DATE, list_models
 from nanobatch_gateway.http.forms import MAX_BODY_BYTES
@@ -349,8 +362,8 @@ def test_providers_are_reached_and_inner_networks_are_not(overlay):
 # The way in
 
 
-def test_the_ingress_leads_the_names_of_the_settings_to_their_ports():
-    prod = render("prod")
+def led_by_ingress(prod: Rendered) -> dict[str, tuple[str, str]]:
+    """Return which name leads to which Service and port; each has its certificate."""
     led, covered = {}, set()
     for ingress in prod.of("Ingress"):
         covered |= {host for tls in ingress["spec"]["tls"] for host in tls["hosts"]}
@@ -361,11 +374,39 @@ def test_the_ingress_leads_the_names_of_the_settings_to_their_ports():
             assert backend["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
             led[rule["host"]] = (backend["name"], backend["port"]["name"])
     assert covered == led.keys()
+    return led
+
+
+def test_the_ingress_leads_the_names_of_the_settings_to_their_ports():
+    prod = render("prod")
+    led = led_by_ingress(prod)
     web, gateway = (prod.environment(prod.workload(name)) for name in ("web", "gateway"))
     assert web["NANOBATCH_PUBLIC_URL"] == gateway["NANOBATCH_PUBLIC_URL"]
     assert led.pop(urlsplit(web["NANOBATCH_WEB_URL"]).netloc) == ("web", "http")
     assert led.pop(urlsplit(gateway["NANOBATCH_PUBLIC_URL"]).netloc) == ("gateway", "http")
     assert list(led.values()) == [("gateway", "grpc")]
+
+
+def test_the_gateway_api_leads_the_same_names_to_the_same_ports():
+    prod = render("prod")
+    folder = K8S / "overlays/prod"
+    assert "# - gateway-api.yaml" in (folder / "kustomization.yaml").read_text()
+    gateway, *routes = yaml.safe_load_all((folder / "gateway-api.yaml").read_text())
+    listeners = {each["name"]: each for each in gateway["spec"]["listeners"]}
+    certificates = {tls["secretName"] for each in prod.of("Ingress") for tls in each["spec"]["tls"]}
+    for listener in listeners.values():
+        assert (listener["protocol"], listener["port"], listener["tls"]["mode"]) == ("HTTPS", 443, "Terminate")
+        assert {each["name"] for each in listener["tls"]["certificateRefs"]} == certificates
+    led = {}
+    for route in routes:
+        (parent,), (host,) = route["spec"]["parentRefs"], route["spec"]["hostnames"]
+        assert parent["name"] == gateway["metadata"]["name"]
+        assert listeners[parent["sectionName"]]["hostname"] == host
+        ((backend,),) = (rule["backendRefs"] for rule in route["spec"]["rules"])
+        (port,) = (each for each in prod.service(backend["name"])["spec"]["ports"] if each["port"] == backend["port"])
+        led[host] = (backend["name"], port["name"])
+        assert route["kind"] == ("GRPCRoute" if port["name"] == "grpc" else "HTTPRoute")
+    assert led == led_by_ingress(prod)
 
 
 def test_the_ingress_lets_the_largest_form_and_the_longest_watch_pass():

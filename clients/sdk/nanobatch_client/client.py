@@ -73,8 +73,10 @@ class Client(AccountCalls, UsageCalls):
         Args:
             target: ``host:port``, ``dns:///host:port``, ``ipv4:1.2.3.4:50051,1.2.3.5:50051`` or ``unix:/path``. Of several
                 gateways those that answer are used in turn, and a watch goes on at another one when its own is gone.
-            token: bearer token, where the gateway asks for one. Over anything but loopback give ``credentials`` too.
-            credentials: TLS credentials, like ``grpc.ssl_channel_credentials()``; none: plain text.
+                ``https://host[:port]`` is TLS, at port 443 where none is said.
+            token: bearer token, where the gateway asks for one. Over anything but loopback use TLS.
+            credentials: TLS credentials, like ``grpc.ssl_channel_credentials(root_certificates=...)``; none: plain text,
+                or for ``https://`` the authorities that gRPC trusts (``GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`` names others).
             patience: how long things may take.
         """
         self.target = target

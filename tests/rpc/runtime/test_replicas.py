@@ -10,8 +10,8 @@ from datetime import timedelta
 
 import grpc
 import pytest
-from far import far_away
 from names import Names, name_server
+from relay import relayed
 
 from nanobatch.generator.v1 import generator_service_pb2, generator_service_pb2_grpc
 from nanobatch.storage.v1 import execution_service_pb2 as pb
@@ -174,8 +174,8 @@ async def test_a_connection_may_take_longer_than_the_wait_between_two_tries():
     replica = Replica()
     async with (
         serving("127.0.0.1:0", replica) as server,
-        far_away(f"127.0.0.1:{server.port}", seconds=0.5) as target,
-        open_channel(target) as channel,
+        relayed(f"127.0.0.1:{server.port}", seconds=0.5) as port,
+        open_channel(f"127.0.0.1:{port}") as channel,
     ):
         executions = execution_service_pb2_grpc.ExecutionServiceStub(channel)
         await executions.DeleteExecution(pb.DeleteExecutionRequest(), timeout=10)  # is never made again by itself

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import grpc
 import pytest
-from far import far_away
+from relay import relayed
 
 from nanobatch_client import (
     Client,
@@ -220,6 +220,6 @@ async def test_a_client_that_was_not_entered_says_so() -> None:
 
 
 async def test_a_server_that_is_far_away_is_reached_at_the_first_try(gateway: ScriptedGateway) -> None:
-    async with far_away(gateway.target, seconds=0.5) as target, Client(target) as client:
+    async with relayed(gateway.target, seconds=0.5) as port, Client(f"127.0.0.1:{port}") as client:
         with pytest.raises(NotFoundError):  # an answer; UNAVAILABLE would be none, and this call is never repeated
             await client.pause_execution("x")

@@ -1,13 +1,14 @@
-"""A road of some length before a server: what is sent to it waits for a while before it goes on."""
+"""What stands between a client and its server: a road of some length, or an end of TLS."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 
 @asynccontextmanager
-async def far_away(target: str, seconds: float) -> AsyncIterator[str]:
-    """Return another address of ``target``, whose connections carry nothing for the first ``seconds``."""
+async def relayed(target: str, *, seconds: float = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Return a port of ``localhost`` that leads to ``target``; connections carry nothing for the first ``seconds``."""
     host, _, port = target.rpartition(":")
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -24,6 +25,6 @@ async def far_away(target: str, seconds: float) -> AsyncIterator[str]:
             both.create_task(carry(reader, back))
             both.create_task(carry(there, writer))
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
     async with server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield server.sockets[0].getsockname()[1]
