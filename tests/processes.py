@@ -1,5 +1,6 @@
 """Real processes for system tests and benchmarks: the fake upstream and the product, ended by pid, with what they used."""
 
+import itertools
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -189,11 +190,22 @@ def bare_environment(folder: Path) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": str(folder), "NANOBATCH_GATEWAY_HTTP": "127.0.0.1:0"}
 
 
+_PORTS = 3_000
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", f"gw{os.getpid() % 4}").removeprefix("gw"))
+# Below the ports that connections get of themselves (32768 and up): one that was free a moment ago could be such a one
+# when a process that has yet to start wants it. Each process of tests goes round in a part of its own.
+_next_port = itertools.cycle(range(20_000 + _WORKER % 4 * _PORTS, 20_000 + (_WORKER % 4 + 1) * _PORTS))
+for _ in range(os.getpid() % _PORTS):
+    next(_next_port)
+
+
 def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on, and that this process has not had for long."""
+    while True:
+        port = next(_next_port)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _end(process: subprocess.Popen) -> None:

@@ -72,6 +72,7 @@ _log = structlog.get_logger("nanobatch.storage")
 _FIRST_WAIT = timedelta(milliseconds=200)
 _LONGEST_WAIT = timedelta(seconds=2)
 _FIGURES_EVERY = timedelta(seconds=10)
+_GARBAGE_EVERY = timedelta(seconds=30)
 
 SERVICE_NAMES = tuple(
     service.full_name
@@ -153,6 +154,7 @@ async def open_app(
         uses = sweep.Pass("token-uses", tokens.write_uses, timedelta(minutes=1))
         passes = [*_tidying(images, blobs), *_queue_care(leases, ledger, bus), uses]
         passes.append(sweep.Pass("clocks", clocks.look, _FIGURES_EVERY))
+        passes.append(sweep.Pass("garbage", sweep.collect_garbage, _GARBAGE_EVERY))
         if settings.metrics:  # nobody pays for figures that nobody can see
             passes.append(sweep.Pass("figures", shown.look, _FIGURES_EVERY))
             stack.enter_context(shown.shown())

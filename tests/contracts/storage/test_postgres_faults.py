@@ -8,12 +8,13 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
-from sqlalchemy import insert, select, text
+from sqlalchemy import func, insert, select, text
 from sqlalchemy.engine import make_url
 
-from nanobatch_storage.adapters import batches
+from nanobatch_storage.adapters import batches, engine_postgres
 from nanobatch_storage.adapters.database import Database, DatabaseUnavailableError, open_database
 from nanobatch_storage.adapters.engine_postgres import PostgresEngine, connection_arguments
+from nanobatch_storage.adapters.prepared import Prepared
 from nanobatch_storage.adapters.tables import secrets
 
 
@@ -189,3 +190,35 @@ async def test_calls_go_past_a_batch_that_waits_for_somebodys_lock(url, monkeypa
             somebody.execute("rollback")
         assert await held == "held"
         assert await names(database) == ["free", "held"]
+
+
+async def test_a_connection_that_is_lost_in_the_rollback_of_a_failure_is_a_lost_connection(url, monkeypatch):
+    runs = []
+
+    def lose(connection, error, sql):
+        connection.connection.driver_connection.pgconn.finish()
+        raise ValueError("Invalid file descriptor: -1")
+
+    broken = Prepared(select(func.pg_advisory_xact_lock(text("'no number'"))))
+
+    async def work(tx):
+        runs.append(1)
+        if len(runs) == 1:
+            monkeypatch.setattr(engine_postgres, "raise_told", lose)
+            await tx.connection.execute(broken)
+        monkeypatch.undo()
+        await put(tx, "y")
+
+    async with open_database(url) as database:
+        await database.write(work)
+        assert await names(database) == ["y"]
+    assert len(runs) == 2
+
+
+async def test_a_statement_that_is_cancelled_while_nobody_answers_leaves_no_connection_behind(url, caplog):
+    async with open_database(url) as database:
+        async with asyncio.timeout(5):
+            async with database.read() as tx:
+                tx.connection._driver.pgconn.finish()  # as the driver does where the server does not hear of the cancel
+        assert await names(database) == []
+    assert caplog.records == []

@@ -52,8 +52,12 @@ async def half_open_database(ground: Ground, *, results: int = 300, lease: float
             f"every call was answered within its limit: the longest after {longest:.1f} s",
             kept=longest <= _CALL_LIMIT + 2,
         )
-        ((open_now,),) = on.rows("select count(*) from pg_stat_activity where application_name = 'nanobatch-storage'")
-        report.hold(f"{open_now} connections of storage at the end, {_POOL} may be", kept=open_now <= _POOL)
+        left = on.rows(
+            "select coalesce(state, 'starting'), count(*), max(clock_timestamp() - state_change)::text, min(left(query, 60)) "
+            "from pg_stat_activity where application_name = 'nanobatch-storage' group by 1"
+        )
+        open_now = sum(count for _, count, *_ in left)
+        report.hold(f"{open_now} connections of storage at the end, {_POOL} may be: {left}", kept=open_now <= _POOL)
         report.timely(f"first progress after {max(recoveries):.1f} s at most", kept=max(recoveries) <= 30)
     return report
 
@@ -74,10 +78,11 @@ async def answers_for(on: Stage, seconds: float) -> float:
     return longest
 
 
-async def storage_kills(ground: Ground, *, results: int = 300, kills: int = 20) -> Report:
+async def storage_kills(ground: Ground, *, results: int = 600, kills: int = 20) -> Report:
     """SIGKILL one of two storages; every second one dies by itself between a picture's bytes and their row."""
     report = ground.report
-    async with stage(ground, Setup(storages=2, lease_seconds=15)) as on:
+    # Slow enough that work is left after twenty starts of a storage.
+    async with stage(ground, Setup(storages=2, lease_seconds=15, slots=4, latency="uniform:0.5:1.5")) as on:
         await create(on, results)
         places = 0
         async for n in on.over_the_run(kills, results):

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import Dialect, Executable, Result, Row
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import QueuePool
 
@@ -65,6 +66,11 @@ class PostgresConnection:
         """The server's time when the transaction began; None outside of one."""
         return self._began
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the driver has closed it."""
+        return self._driver is not None and bool(self._driver.closed)
+
     async def begin(self) -> None:
         """Begin a transaction, and ask for the time in the same breath."""
         cursor = self._driver.cursor()
@@ -108,7 +114,15 @@ class PostgresConnection:
 
     async def _tell(self, error: psycopg.Error, sql: str) -> None:
         """Raise a driver's error as SQLAlchemy does."""
-        await self._connection.run_sync(raise_told, error, sql)
+        try:
+            await self._connection.run_sync(raise_told, error, sql)
+        except DBAPIError:
+            raise
+        except Exception as other:
+            if not self.is_closed:
+                raise
+            # The connection was lost in the rollback that belongs to it: whatever that looked like, nobody can be asked.
+            raise OperationalError(sql, None, other, connection_invalidated=True) from other
 
 
 class PostgresEngine:
@@ -152,7 +166,13 @@ class PostgresEngine:
     async def reading(self) -> AsyncIterator[PostgresConnection]:
         """Open what only reads."""
         async with self._engine.connect() as connection:
-            yield PostgresConnection(connection)
+            opened = PostgresConnection(connection)
+            try:
+                yield opened
+            finally:
+                # A statement that was cancelled and does not end closes its connection: there is nothing to give back.
+                if opened.is_closed and not connection.invalidated:
+                    await connection.invalidate()
 
     async def survey(self, statement: Executable) -> Sequence[Row[Any]]:
         """Run a statement that may read a large part of a table; the server has a time limit for it."""
