@@ -49,12 +49,24 @@ async def colours(page: Page) -> list[str]:
     return [names.get(tuple(colour), str(colour)) for colour in seen]  # type: ignore[call-overload]  # three of them
 
 
+async def begun_with(page: Page, target: str) -> int:
+    """Start a run and return how many stored pictures it has for reference."""
+    await page.locator("#nb-prompts textarea").fill("a fox")
+    await page.locator("#nb-next").click()
+    await page.locator("#nb-start").click()
+    await page.wait_for_url(lambda url: "execution=" in url)
+    async with Client(target) as client:
+        settings = (await client.get_execution(page.url.partition("execution=")[2])).settings
+        return len([await client.get_image(image_id) for image_id in settings.reference_image_ids])
+
+
 async def test_pictures_are_dropped_pasted_chosen_and_put_in_order(browser: Browser, site, tmp_path: Path) -> None:
     context = await browser.new_context(locale="en-US", permissions=["clipboard-read", "clipboard-write"])
     page = await context.new_page()
     page.set_default_timeout(30_000)
     await page.goto(site.url)
     await expect(page.locator("#nb-facts")).to_contain_text("free")
+    await page.wait_for_load_state("networkidle")  # see docs/operations.md, limits known today
     pictures = page.locator("#nb-references li")
 
     await drop(page, "red.png", drawn("red"))
@@ -84,20 +96,14 @@ async def test_pictures_are_dropped_pasted_chosen_and_put_in_order(browser: Brow
     await page.get_by_role("button", name="Remove picture 1").click()
     assert await colours(page) == ["green", "blue"]
 
-    await page.locator("#nb-prompts textarea").fill("a fox")
-    await page.locator("#nb-next").click()
-    await page.locator("#nb-start").click()
-    await page.wait_for_url(lambda url: "execution=" in url)
-    async with Client(site.product.target) as client:
-        settings = (await client.get_execution(page.url.partition("execution=")[2])).settings
-        held = [await client.get_image(image_id) for image_id in settings.reference_image_ids]
-    assert len(held) == 2
+    assert await begun_with(page, site.product.target) == 2
     await context.close()
 
 
 async def test_an_answer_that_comes_late_takes_no_picture_away(page: Page, site) -> None:
     await page.goto(site.url)
     await expect(page.locator("#nb-facts")).to_contain_text("free")
+    await page.wait_for_load_state("networkidle")  # see docs/operations.md, limits known today
     await pick(page, "Nano Banana")
     await expect(page.locator("#nb-facts")).to_contain_text("$")
     asked, goes_on = asyncio.Event(), asyncio.Event()
@@ -116,19 +122,15 @@ async def test_an_answer_that_comes_late_takes_no_picture_away(page: Page, site)
     await expect(page.locator("#nb-references li")).to_have_count(1)
     goes_on.set()
     await expect(page.locator("#nb-facts")).to_contain_text("free")
+    await page.wait_for_load_state("networkidle")  # see docs/operations.md, limits known today
     assert await colours(page) == ["red"]
-    await page.locator("#nb-prompts textarea").fill("a fox")
-    await page.locator("#nb-next").click()
-    await page.locator("#nb-start").click()
-    await page.wait_for_url(lambda url: "execution=" in url)
-    async with Client(site.product.target) as client:
-        settings = (await client.get_execution(page.url.partition("execution=")[2])).settings
-    assert len(settings.reference_image_ids) == 1
+    assert await begun_with(page, site.product.target) == 1
 
 
 async def test_what_is_no_picture_or_too_large_is_told_and_left_out(page: Page, site) -> None:
     await page.goto(site.url)
     await expect(page.locator("#nb-facts")).to_contain_text("free")
+    await page.wait_for_load_state("networkidle")  # see docs/operations.md, limits known today
     await drop(page, "huge.png", drawn("red"), padding=10 * 2**20)
     await expect(page.get_by_text("huge.png is larger than 10 MB.")).to_be_visible()
     await drop(page, "words.png", b"these are words")
@@ -142,6 +144,7 @@ async def test_what_is_no_picture_or_too_large_is_told_and_left_out(page: Page, 
 async def test_prompts_come_out_of_files(page: Page, site, tmp_path: Path) -> None:
     await page.goto(site.url)
     await expect(page.locator("#nb-facts")).to_contain_text("free")
+    await page.wait_for_load_state("networkidle")  # see docs/operations.md, limits known today
     box, file = page.locator("#nb-prompts textarea"), page.locator("input[type=file][accept*='csv']")
     (tmp_path / "list.txt").write_text("a fox\n\na boat\n\nan owl", encoding="utf-8")
     await file.set_input_files(tmp_path / "list.txt")

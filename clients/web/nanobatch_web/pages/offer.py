@@ -42,7 +42,10 @@ def offer(
         gr.Textbox(visible=picked.needs_key),
         gr.Button(visible=picked.needs_key),
         "",
-        {**(held or {}), "limit": picked.max_reference_images},
+        # Only where it is news: an answer that comes late could take away what was dropped meanwhile.
+        gr.skip()
+        if (held or {}).get("limit") == picked.max_reference_images
+        else {**(held or {}), "limit": picked.max_reference_images},
         {"source": PROMPT_BOX, "limit": picked.max_prompt_characters or _MAX_PROMPT_CHARACTERS},
     )
 
