@@ -66,7 +66,6 @@ async def test_pictures_are_dropped_pasted_chosen_and_put_in_order(browser: Brow
     page.set_default_timeout(30_000)
     await page.goto(site.url)
     await expect(page.locator("#nb-facts")).to_contain_text("free")
-    await page.wait_for_load_state("networkidle")  # see docs/operations.md, limits known today
     pictures = page.locator("#nb-references li")
 
     await drop(page, "red.png", drawn("red"))
@@ -100,10 +99,26 @@ async def test_pictures_are_dropped_pasted_chosen_and_put_in_order(browser: Brow
     await context.close()
 
 
+async def test_pictures_are_taken_by_elements_that_came_later_than_their_values(page: Page, site) -> None:
+    come = asyncio.Event()
+
+    async def hold_the_elements(route: Route) -> None:
+        await come.wait()
+        await route.continue_()
+
+    await page.route("**/assets/base.js*", hold_the_elements)
+    await page.goto(site.url, wait_until="commit")
+    await expect(page.locator("#nb-facts")).to_contain_text("free")
+    come.set()
+    await expect(page.locator("#nb-references section")).to_be_visible()
+    await drop(page, "red.png", drawn("red"))
+    await expect(page.locator("#nb-references li")).to_have_count(1)
+    assert await begun_with(page, site.product.target) == 1
+
+
 async def test_an_answer_that_comes_late_takes_no_picture_away(page: Page, site) -> None:
     await page.goto(site.url)
     await expect(page.locator("#nb-facts")).to_contain_text("free")
-    await page.wait_for_load_state("networkidle")  # see docs/operations.md, limits known today
     await pick(page, "Nano Banana")
     await expect(page.locator("#nb-facts")).to_contain_text("$")
     asked, goes_on = asyncio.Event(), asyncio.Event()
@@ -122,7 +137,6 @@ async def test_an_answer_that_comes_late_takes_no_picture_away(page: Page, site)
     await expect(page.locator("#nb-references li")).to_have_count(1)
     goes_on.set()
     await expect(page.locator("#nb-facts")).to_contain_text("free")
-    await page.wait_for_load_state("networkidle")  # see docs/operations.md, limits known today
     assert await colours(page) == ["red"]
     assert await begun_with(page, site.product.target) == 1
 
@@ -130,7 +144,6 @@ async def test_an_answer_that_comes_late_takes_no_picture_away(page: Page, site)
 async def test_what_is_no_picture_or_too_large_is_told_and_left_out(page: Page, site) -> None:
     await page.goto(site.url)
     await expect(page.locator("#nb-facts")).to_contain_text("free")
-    await page.wait_for_load_state("networkidle")  # see docs/operations.md, limits known today
     await drop(page, "huge.png", drawn("red"), padding=10 * 2**20)
     await expect(page.get_by_text("huge.png is larger than 10 MB.")).to_be_visible()
     await drop(page, "words.png", b"these are words")
@@ -144,7 +157,6 @@ async def test_what_is_no_picture_or_too_large_is_told_and_left_out(page: Page, 
 async def test_prompts_come_out_of_files(page: Page, site, tmp_path: Path) -> None:
     await page.goto(site.url)
     await expect(page.locator("#nb-facts")).to_contain_text("free")
-    await page.wait_for_load_state("networkidle")  # see docs/operations.md, limits known today
     box, file = page.locator("#nb-prompts textarea"), page.locator("input[type=file][accept*='csv']")
     (tmp_path / "list.txt").write_text("a fox\n\na boat\n\nan owl", encoding="utf-8")
     await file.set_input_files(tmp_path / "list.txt")

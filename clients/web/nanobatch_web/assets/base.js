@@ -134,6 +134,12 @@ export class Element extends HTMLElement {
   }
 
   async connectedCallback() {
+    // A value that was given before this class was here is a plain property, which would hide the accessor for good.
+    if (Object.hasOwn(this, "value")) {
+      const {value} = this;
+      delete this.value;
+      this.value = value;
+    }
     this.words ??= await texts();
     if (!this.isConnected || this.started) return;
     this.started = true;

@@ -11,7 +11,7 @@ import gradio as gr
 _BRIDGE = """
 const inner = element.querySelector('[data-nb]');
 const give = () => { inner.value = props.value; };
-if (window.customElements) customElements.whenDefined(inner.localName).then(give);
+give();
 watch('value', give);
 inner.addEventListener('nb-change', (event) => { props.value = event.detail; trigger('change'); trigger('input'); });
 inner.addEventListener('nb-submit', (event) => { props.value = event.detail; trigger('submit'); });
