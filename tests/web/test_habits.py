@@ -106,3 +106,21 @@ async def test_a_model_that_is_gone_leads_to_the_rest_with_its_successor(page: P
     name = next(model for model in await client.list_models() if model.id == successor).display_name
     await expect(page.locator("#nb-model input")).to_have_value(name)
     await page.wait_for_url(lambda url: "rest=" not in url)
+
+
+async def test_the_rest_of_a_run_holds_no_picture_that_was_made(page: Page, site, client) -> None:
+    prompts = ["one", "two"]  # the cap lets three pictures of four be made
+    run = await client.create_execution(
+        prompts, model=MODEL, api_key="a-key-with-a-low-cap", variations=2, max_cost_micros=120_000
+    )
+    async for _ in client.watch(run.id):
+        if (await client.get_execution(run.id)).stats.completed == 3:
+            break
+    left = [result async for result in client.list_results(run.id) if result.state.value != "COMPLETED"]
+    assert len(left) == 1
+    await page.goto(f"{site.url}?again={run.id}&rest=true")
+    await expect(page.locator("#nb-prompts textarea")).to_have_value(left[0].prompt_text)
+    await page.wait_for_url(lambda url: "rest=" not in url)
+    await page.locator("#nb-next").click()
+    await expect(page.locator("#nb-summary")).to_contain_text("1 picture")
+    await client.cancel_execution(run.id)

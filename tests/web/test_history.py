@@ -105,7 +105,9 @@ async def test_what_single_prompts_have_of_their_own_comes_along_when_a_run_is_r
         await page.wait_for_url(lambda url: "again=" not in url)
         await page.locator("#nb-next").click()
         await page.get_by_role("textbox", name="Prompt 3").fill("an owl")
-        await page.get_by_role("textbox", name="Prompt 1").click()
+        await page.locator("#nb-back").click()
+        await page.locator("#nb-next").click()
+        await expect(page.get_by_role("textbox", name="Prompt 3")).to_have_value("an owl")
         await page.locator("#nb-start").click()
         await page.wait_for_url(re.compile("execution="))
         again = page.url.partition("execution=")[2]

@@ -109,8 +109,16 @@ async def test_a_run_goes_on_without_its_page_and_is_found_where_it_is(
     await expect_numbers(page, await client.get_execution(run_id))
 
     await page.close()
-    ended = (await client.cancel_execution(run_id)).execution
     back = await browser.new_page(locale="en-US")
+    await back.goto(site.url)  # without its address
+    await back.locator(f"nb-running a[href$='{run_id}']").click()
+    await expect(back.locator(".nb-card[data-state='COMPLETED'] img")).to_have_count(2)
+    await back.get_by_role("tab", name="Configure").click()
+    await back.locator("#nb-prompts textarea").fill("the next batch")
+    ended = (await client.cancel_execution(run_id)).execution
+    await expect(back.locator(".nb-toast", has_text="The batch has ended")).to_be_visible()
+    await back.get_by_role("button", name="Fill in three samples").click()  # who writes is not interrupted
+    await expect(back.get_by_text("3 prompts", exact=True)).to_be_visible()
     await back.goto(address)
     await expect(back.locator(".nb-outcome [data-fact='run.done'] dd")).to_have_text("2")
     await back.get_by_role("tab", name="Processing").click()

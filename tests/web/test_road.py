@@ -40,11 +40,27 @@ async def test_the_key_is_asked_for_at_its_field(page: Page, site) -> None:
     await expect(page.locator("#nb-check")).to_have_count(0)
     await pick(page, "Nano Banana 2 Lite")
     await expect(page.locator("#nb-key input")).to_have_attribute("autocomplete", "new-password")
-    await page.locator("#nb-prompts textarea").fill("a fox")
+    await page.locator("#nb-prompts textarea").fill("a fox\n\nan owl\n\na boat")
     await page.locator("#nb-next").click()
+    await expect(page.locator("#nb-summary")).to_contain_text("The provider key is missing")
+    await expect(page.locator("#nb-summary")).to_contain_text("3 pictures")
+    await page.get_by_role("textbox", name="Prompt 3").fill("a boat at dawn\n\nin oil")
+    await page.get_by_role("button", name="Remove prompt 2").click()
+    await expect(page.locator("#nb-summary")).to_contain_text("2 pictures")
+    await expect(page.locator("#nb-summary")).to_contain_text("The provider key is missing")
     await page.locator("#nb-start").click()
     await expect(page.locator("#nb-key .nb-wrong")).to_contain_text("key")
     await expect(page.locator("#nb-key input")).to_be_focused()
+    # What was changed in the review is changed, for whoever goes back, and after a reload.
+    prompts = page.locator("#nb-prompts textarea")
+    await expect(prompts).to_have_value("a fox\n\na boat at dawn\nin oil")
+    await page.reload()
+    await expect(prompts).to_have_value("a fox\n\na boat at dawn\nin oil")
+    await page.locator("#nb-key input").fill("a-good-key")
+    await page.locator("#nb-next").click()
+    await expect(page.locator("#nb-summary")).to_contain_text("2 pictures")
+    await expect(page.locator("#nb-summary")).not_to_contain_text("key")
+    await expect(page.locator("#nb-review textarea")).to_have_count(2)
 
 
 async def test_every_page_has_one_heading_that_names_it(page: Page, site) -> None:

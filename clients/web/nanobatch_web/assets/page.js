@@ -11,6 +11,7 @@ import "./account.js";
 import "./heading.js";
 import "./field-errors.js";
 import "./reconnect.js";
+import "./running.js";
 import "./statistics.js";
 
 // Gradio takes `autocomplete` from a password field whatever it is told, and browsers then offer to keep the key.

@@ -22,9 +22,9 @@ class References extends Element {
     this.list = node("ol", {class: "nb-pictures"});
     this.info = node("p", {class: "nb-info"});
     this.button = node("button", {type: "button", class: "nb-button", onclick: () => this.input.click()}, this.say("references.add"));
-    this.own = node("p", {class: "nb-info", hidden: true});
+    this.brought = node("p", {class: "nb-info", hidden: true});
     this.zone = node("section", {class: "nb-drop", "aria-label": this.say("references.label")},
-      node("strong", {}, this.say("references.label")), this.info, this.list, this.button, this.own, this.input);
+      node("strong", {}, this.say("references.label")), this.info, this.list, this.button, this.brought, this.input);
     this.zone.addEventListener("dragover", (event) => {
       event.preventDefault();
       if (this.#dragged === null) this.zone.classList.add("nb-over");
@@ -57,6 +57,11 @@ class References extends Element {
     if (this.#touched && !same([given?.ids, given?.own], [ids, own])) this.tell("nb-change", this.value);
   }
 
+  // Prompts that bring pictures, as the review has changed them.
+  set own(own) {
+    if (!same(own, this.value.own ?? [])) this.#change({own});
+  }
+
   get ids() {
     return this.value.ids ?? [];
   }
@@ -71,14 +76,14 @@ class References extends Element {
     this.button.hidden = this.ids.length >= this.limit;
     this.list.replaceChildren(...this.ids.map((id, index) => this.#picture(id, index)));
     const own = this.value.own ?? [];
-    this.own.hidden = !own.length;
+    this.brought.hidden = !own.length;
     if (own.length) {
       const drop = node("button", {type: "button", class: "nb-button nb-small", onclick: () => this.#change({own: []})},
         this.say("references.own_drop"));
       const pictures = own.filter((prompt) => prompt.source || prompt.references.length).length;
       const numbers = own.filter((prompt) => prompt.variations).length;
       const told = [["references.own", pictures], ["references.number", numbers]].filter(([, count]) => count);
-      this.own.replaceChildren(
+      this.brought.replaceChildren(
         ...told.map(([key, count]) => `${this.say(count === 1 ? `${key}_one` : key, {count})} `), drop);
     }
   }

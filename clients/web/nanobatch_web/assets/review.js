@@ -3,12 +3,16 @@ import {Element, node} from "./base.js";
 
 const TYPED = 700; // milliseconds without a key until the price is asked for anew
 
-// Value: {form: {prompts, ...}, problems: {"3": ["..."]}, nonce, edit}. A new nonce is a new list. `edit` counts what was changed here; an answer to an older
-// one says nothing about what stands here now.
+// A prompt is a paragraph, here as in the first step, where a blank line would part it in two.
+const paragraph = (text) => text.split("\n").filter((line) => line.trim()).join("\n").trim();
+
+// Value: {form: {prompts, ...}, nonce, edit}. The server gives lists, each with a nonce of its own; what is changed here is told,
+// counted by `edit`. What the server finds wrong comes by `nb-review-problems`: an answer never takes back what is typed meanwhile.
 class Review extends Element {
   #rows = [];
   #edit = 0;
   #nonce = null;
+  #found = {};
   #timer = null;
 
   stop() {
@@ -16,20 +20,22 @@ class Review extends Element {
   }
 
   changed() {
-    const prompts = this.value.form?.prompts ?? [];
-    const {edit = 0, nonce = ""} = this.value;
-    const same = nonce === this.#nonce;
-    if (same && edit < this.#edit) {
-      setTimeout(() => this.#changed(), 0); // what stands here is newer: say so again
-      return;
-    }
-    // Nothing that is being typed in is ever redrawn: only a list that comes from elsewhere is.
-    if (!same || (edit > this.#edit && this.#rows.length !== prompts.length)) {
-      this.#nonce = nonce;
-      this.#draw(prompts);
-    }
-    this.#edit = edit;
-    const problems = this.value.problems ?? {};
+    const nonce = this.value.nonce ?? "";
+    if (nonce === this.#nonce) return;
+    this.#nonce = nonce;
+    this.#edit = 0;
+    this.#draw(this.value.form?.prompts ?? []);
+  }
+
+  // {problems: {"3": ["..."]}, nonce, edit}: of older prompts than those that stand here it says nothing.
+  set found(found) {
+    this.#found = found;
+    this.#mark();
+  }
+
+  #mark() {
+    const {problems = {}, nonce = "", edit = 0} = this.#found;
+    if (nonce !== this.#nonce || edit !== this.#edit) return;
     this.#rows.forEach((row, index) => {
       const wrong = problems[index] ?? [];
       row.wrong.textContent = wrong.join(" ");
@@ -47,6 +53,7 @@ class Review extends Element {
     this.list = node("ol", {class: "nb-review"}, ...this.#rows.map((row) => row.item));
     this.replaceChildren(this.list);
     this.#number();
+    this.#mark();
   }
 
   #row(prompt) {
@@ -87,13 +94,21 @@ class Review extends Element {
 
   #changed() {
     clearTimeout(this.#timer);
-    const prompts = this.#rows.map((row) => row.box.value.trim());
+    const prompts = this.#rows.map((row) => paragraph(row.box.value));
     if (JSON.stringify(prompts) === JSON.stringify(this.value.form?.prompts)) return;
     this.#edit += 1;
     // A prompt that is changed keeps the pictures that are its own.
-    const own = this.#rows.filter((row) => row.own).map((row) => ({...row.own, text: row.box.value.trim()}));
+    const own = this.#rows.filter((row) => row.own).map((row) => ({...row.own, text: paragraph(row.box.value)}));
     this.tell("nb-change", {...this.value, form: {...this.value.form, prompts, own}, edit: this.#edit});
   }
 }
 
+class ReviewProblems extends Element {
+  changed() {
+    const review = document.querySelector("nb-review");
+    if (review) review.found = this.value;
+  }
+}
+
 customElements.define("nb-review", Review);
+customElements.define("nb-review-problems", ReviewProblems);

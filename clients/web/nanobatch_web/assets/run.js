@@ -88,7 +88,7 @@ class Run extends Element {
     if (ended && !this.ended) {
       if (this.#known) this.news.ended(delta.stats);
       // A run may end between the page's own look at it and the first one here: that leads on as well.
-      if (this.#known || !this.value.ended) this.tell("nb-submit", {...this.value, ended: true});
+      if (this.#known || !this.value.ended) this.tell("nb-submit", {...this.value, ended: true, inSight: this.offsetParent !== null});
     }
     this.ended = ended;
     this.#known = true;

@@ -32,8 +32,7 @@ async def arrive(client: Client, stored: Mapping[str, Any], asked: Mapping[str, 
         execution = await client.get_execution(asked["again"])
         results = [result async for result in client.list_results(execution.id)]
         if asked.get("rest"):
-            left = {result.batch_index for result in results if result.state is not ResultState.COMPLETED}
-            results = [result for result in results if result.batch_index in left]
+            results = [result for result in results if result.state is not ResultState.COMPLETED]
         draft = _draft_of(execution, results)
         if execution.pause_reason is PauseReason.MODEL_GONE:
             draft["model"] = await _successor(client, execution.model)
@@ -52,14 +51,15 @@ def _draft_of(execution: Execution, results: list[Result]) -> dict[str, Any]:
     settings = execution.settings
     common = max(1, settings.variations)
     wanted = Counter(result.batch_index for result in results)
-    prompts: list[Prompt] = []
+    first_of: dict[int, Result] = {}
     for result in results:
-        if result.variation:
-            continue
+        first_of.setdefault(result.batch_index, result)
+    prompts: list[Prompt] = []
+    for index, result in first_of.items():
         text = one_paragraph(whole_prompt(settings, result.prompt_text))
         prompt = with_its_pictures(settings, result, text)
         own = prompt if isinstance(prompt, Prompt) else Prompt(text)
-        count = wanted[result.batch_index]
+        count = wanted[index]
         prompts.append(own if count == common else replace(own, variations=count))
     return {
         "model": execution.model,

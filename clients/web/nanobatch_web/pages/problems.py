@@ -9,11 +9,12 @@ import gradio as gr
 from nanobatch_client import Violation
 from nanobatch_web.pages.context import say
 
+KEY = "#nb-key"
 # Fields of CreateExecutionRequest -> where they stand in the first step; the longest name that fits counts.
 _PLACES = {
     "model": "#nb-model",
-    "api_key": "#nb-key",
-    "credential_id": "#nb-key",
+    "api_key": KEY,
+    "credential_id": KEY,
     "prompts": "#nb-prompts",
     "prompts_text": "#nb-prompts",
     "reference_image_ids": "#nb-references",

@@ -23,10 +23,12 @@ class Review:
     """The step's components."""
 
     prompts: gr.HTML
-    """Value: ``{"form": Form.stored(), "problems": {"3": ["..."]}, "edit": 1, "nonce": "..."}``.
+    """Value: ``{"form": Form.stored(), "edit": 1, "nonce": "...", "keyless": false}``, given once for each list.
 
-    Edits come back in ``form``, counted; the nonce makes two clicks on one page one run.
+    Edits come back in ``form``, counted; the nonce makes two clicks on one page one run; ``keyless``: a key is missing.
     """
+    problems: gr.HTML
+    """Value: :func:`found`."""
     summary: gr.HTML
     back: gr.Button
     start: gr.Button
@@ -36,17 +38,24 @@ def build(context: Context) -> Review:
     """Lay the step out."""
     summary = gr.HTML(elem_id="nb-summary")
     prompts = element("nb-review", {"form": {}, "problems": {}}, elem_id="nb-review")
+    found = element("nb-review-problems", {})
     with gr.Row():
         back = gr.Button(context.label("review.back"), elem_id="nb-back")
         start = gr.Button(context.label("review.start_free"), variant="primary", elem_id="nb-start")
-    return Review(prompts, summary, back, start)
+    return Review(prompts, found, summary, back, start)
 
 
-def shown(form: Form, reviewed: Reviewed, request: gr.Request) -> tuple[str, dict[str, Any], gr.Button]:
-    """Return the summary, the problems by prompt number (from 0) and the start button of a reviewed form."""
+def shown(
+    form: Form, reviewed: Reviewed, request: gr.Request, *, keyless: bool = False
+) -> tuple[str, dict[str, Any], gr.Button]:
+    """Return the summary, the problems by prompt number (from 0) and the start button of a reviewed form.
+
+    ``keyless``: a key is missing. That hides no price, and the start leads to its field.
+    """
+    missing = [say(request, "review.keyless")] if keyless else []
     if reviewed.estimate is None:
         by_prompt = problems.by_prompt(reviewed.problems)
-        shown = _problems(by_prompt, problems.elsewhere(reviewed.problems), request)
+        shown = _problems(by_prompt, [*problems.elsewhere(reviewed.problems), *missing], request)
         return shown, by_prompt, gr.Button(interactive=False)
     estimate = reviewed.estimate
     total = dollars(estimate.total_micros)
@@ -65,7 +74,15 @@ def shown(form: Form, reviewed: Reviewed, request: gr.Request) -> tuple[str, dic
     facts += estimate.warnings
     items = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
     caption = say(request, "review.start", total=total) if estimate.total_micros else say(request, "review.start_free")
-    return f'<ul class="nb-summary">{items}</ul>', {}, gr.Button(caption, interactive=True)
+    summary = f'<ul class="nb-summary">{items}</ul>'
+    if missing:
+        summary += _problems({}, missing, request)
+    return summary, {}, gr.Button(caption, interactive=True)
+
+
+def found(value: dict[str, Any], by_prompt: dict[str, list[str]]) -> dict[str, Any]:
+    """Return what is wrong with the prompts of a review's value, by number (from 0), and which those were."""
+    return {"problems": by_prompt, "nonce": value.get("nonce"), "edit": value.get("edit", 0)}
 
 
 async def start(client: Client, form: Form, key: str, nonce: str) -> str:

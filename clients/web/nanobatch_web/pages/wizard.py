@@ -11,7 +11,7 @@ from nanobatch_client import Client, InvalidRequestError, NanobatchError, NotFou
 from nanobatch_web.pages import configure, problems, review
 from nanobatch_web.pages.arrival import FORGET_ARRIVAL, arrive
 from nanobatch_web.pages.configure import DRAFT_KEY, form_of
-from nanobatch_web.pages.context import Context, warn
+from nanobatch_web.pages.context import Context, say, warn
 from nanobatch_web.pages.elements import element
 from nanobatch_web.pages.form import Form, Reviewed
 from nanobatch_web.pages.form import review as ask
@@ -24,6 +24,13 @@ _SHOW_IN_ADDRESS = """(id) => {
     if (id) address.searchParams.set('execution', id); else address.searchParams.delete('execution');
     history.replaceState(null, '', address);
 }"""
+# What is changed in the review is changed in the form: whoever goes back for a key, or reloads, finds it there.
+_WRITE_BACK = """(value) => {
+    document.querySelector('nb-references').own = value.form.own;
+    return value.form.prompts.join('\\n\\n');
+}"""
+# The review asks whether there is a key. What it is goes to the server with the start alone.
+_HIDE_KEY = "(...fields) => [...fields.slice(0, -1), fields.at(-1)?.trim() ? 'given' : '']"
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 _LISTED: dict[str, Any] = {"api_visibility": "private"}
 
@@ -41,6 +48,7 @@ class Wizard:
         self._reconnect = element("nb-reconnect", {"waiting": False})
         with gr.Walkthrough(selected=CONFIGURE, elem_id="nb-steps") as steps:
             with gr.Step(label("step.configure"), id=CONFIGURE):
+                element("nb-running", {})
                 self._first = configure.build(context)
             with gr.Step(label("step.review"), id=REVIEW):
                 self._second = review.build(context)
@@ -66,12 +74,13 @@ class Wizard:
             trigger_mode="always_last",
             **_QUIET,
         )
-        reviewed = [steps, second.prompts, second.summary, second.start, first.errors]
-        first.next.click(self._to_review, first.fields, reviewed, **_LISTED)
+        reviewed = [steps, second.prompts, second.problems, second.summary, second.start, first.errors]
+        first.next.click(self._to_review, [*first.fields, first.key], reviewed, js=_HIDE_KEY, **_LISTED)
+        second.prompts.input(None, second.prompts, first.prompts, js=_WRITE_BACK)
         second.prompts.input(
             self._edited,
             second.prompts,
-            [second.prompts, second.summary, second.start],
+            [second.problems, second.summary, second.start],
             trigger_mode="always_last",
             **_QUIET,
         )
@@ -79,13 +88,11 @@ class Wizard:
         second.start.click(
             self._begin,
             [second.prompts, first.key],
-            [steps, self._execution, self._board, second.prompts, second.summary, first.key, first.errors],
+            [steps, self._execution, self._board, second.problems, second.summary, first.key, first.errors],
             **_LISTED,
         )
         self._execution.change(None, self._execution, None, js=_SHOW_IN_ADDRESS)
-        self._board.submit(
-            lambda value: (gr.Walkthrough(selected=RESULTS), value), self._board, [steps, self._outcome], **_QUIET
-        )
+        self._board.submit(_led_on, self._board, [steps, self._outcome], **_QUIET)
         self._again.click(
             lambda: (gr.Walkthrough(selected=CONFIGURE), "", {"execution": ""}, {"execution": ""}),
             None,
@@ -140,20 +147,25 @@ class Wizard:
         size: str,
         variations: float,
         cap: float | None,
+        key: str,
         request: gr.Request,
     ) -> tuple[Any, ...]:
         form = form_of(model, text, held, ratio, size, variations, cap)
         try:
-            reviewed = await ask((await self._context.viewer(request)).client, form)
+            client = (await self._context.viewer(request)).client
+            reviewed = await ask(client, form)
+            keyless = not key and any(known.needs_key for known in await client.list_models() if known.id == form.model)
         except NanobatchError as error:
             warn(request, error)
-            return (gr.skip(),) * 5
+            return (gr.skip(),) * 6
         if problems.elsewhere(reviewed.problems):
             places = problems.at_fields(reviewed.problems, request)
-            return *((gr.skip(),) * 4), {"places": places}
-        summary, wrong, button = review.shown(form, reviewed, request)
-        value = {"form": form.stored(), "problems": wrong, "nonce": str(uuid.uuid4())}
-        return gr.Walkthrough(selected=REVIEW), value, summary, button, {"places": {}}
+            if keyless:
+                places.setdefault(problems.KEY, [say(request, "review.keyless")])
+            return *((gr.skip(),) * 5), {"places": places}
+        summary, wrong, button = review.shown(form, reviewed, request, keyless=keyless)
+        value = {"form": form.stored(), "nonce": str(uuid.uuid4()), "keyless": keyless}
+        return gr.Walkthrough(selected=REVIEW), value, review.found(value, wrong), summary, button, {"places": {}}
 
     async def _edited(self, value: dict[str, Any], request: gr.Request) -> tuple[Any, ...]:
         value = value or {}
@@ -163,8 +175,8 @@ class Wizard:
         except NanobatchError as error:
             warn(request, error)
             return (gr.skip(),) * 3
-        summary, wrong, button = review.shown(form, reviewed, request)
-        return {**value, "form": form.stored(), "problems": wrong}, summary, button
+        summary, wrong, button = review.shown(form, reviewed, request, keyless=bool(value.get("keyless")))
+        return review.found(value, wrong), summary, button
 
     async def _begin(self, value: dict[str, Any], key: str, request: gr.Request) -> tuple[Any, ...]:
         value = value or {}
@@ -177,12 +189,17 @@ class Wizard:
                 places = problems.at_fields(error.violations, request)
                 return gr.Walkthrough(selected=CONFIGURE), same, same, same, same, same, {"places": places}
             summary, wrong, _ = review.shown(form, Reviewed(problems=error.violations), request)
-            return same, same, same, {**value, "problems": wrong}, summary, same, same
+            return same, same, same, review.found(value, wrong), summary, same, same
         except NanobatchError as error:
             warn(request, error)
             return (same,) * 7
         # The key goes with the run: it does not stay in the page.
         return gr.Walkthrough(selected=PROCESSING), started, {"execution": started}, same, same, "", same
+
+
+def _led_on(value: dict[str, Any]) -> tuple[Any, ...]:
+    """Show what came out of a run that has ended, to who watches it: who writes the next batch meanwhile goes on."""
+    return gr.Walkthrough(selected=RESULTS) if value.get("inSight") else gr.skip(), value
 
 
 def _nonce(value: dict[str, Any]) -> str:

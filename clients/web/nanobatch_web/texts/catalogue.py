@@ -115,6 +115,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     "review.cap": ("Cap: {cap}", "Plafond : {cap}"),
     "review.no_cap": ("No cap", "Sans plafond"),
     "review.problems": ("Please mend this first:", "À corriger d'abord :"),
+    "running.label": ("Going on", "En cours"),
+    "review.keyless": (
+        "The provider key is missing: enter it in the first step.",
+        "La clé du fournisseur manque : saisissez-la à la première étape.",
+    ),
     "review.prompt": ("Prompt {number}", "Prompt {number}"),
     "review.remove": ("Remove prompt {number}", "Retirer le prompt {number}"),
     "review.back": ("Back", "Retour"),
