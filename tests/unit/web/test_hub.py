@@ -1,7 +1,8 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -10,6 +11,9 @@ from nanobatch_client import (
     ExecutionState,
     ExecutionUpdate,
     NotFoundError,
+    Result,
+    ResultState,
+    ResultUpdate,
     Stats,
     UnauthenticatedError,
     UnreachableError,
@@ -29,6 +33,7 @@ class Gateway:
     def __init__(self, error: Exception | None = None, watching: Exception | None = None) -> None:
         self.error, self.watching = error, watching
         self.watches = 0
+        self.results: list[Result] = []
         self.cut = asyncio.Event()
         """Whether the next watch breaks after what there is."""
         self.speaks = asyncio.Event()
@@ -46,11 +51,20 @@ class Gateway:
             raise self.watching
         await self.speaks.wait()
         if after_revision < 1:
-            yield ExecutionUpdate(1, Stats(), EXECUTION)
+            stats = Stats(total=len(self.results), completed=len(self.results))
+            yield ExecutionUpdate(1, stats, EXECUTION)
+            for result in self.results:
+                yield ResultUpdate(result.revision, stats, result)
         if self.cut.is_set():
             self.cut.clear()
             raise UnreachableError("Nobody answers.")
         await asyncio.Event().wait()
+
+    async def list_results(self, execution_id: str) -> AsyncIterator[Result]:
+        if self.error is not None:
+            raise self.error
+        for result in self.results:
+            yield result
 
 
 def viewer(name: str, gateway: Gateway) -> Viewer:
@@ -84,6 +98,39 @@ async def test_who_was_let_in_keeps_what_there_is_while_the_gateway_is_away() ->
         now = 100.0
         gateway.error = UnreachableError("Nobody answers.")
         assert (await runs.view(viewer("ada", gateway), "E", "1")).run.execution == EXECUTION
+
+
+async def test_pictures_of_a_run_that_is_looked_at_for_days_have_addresses_that_are_good() -> None:
+    now = datetime(2026, 1, 1, 20, tzinfo=UTC)
+    gateway = Gateway()
+
+    def signed(address: str) -> None:
+        gateway.results = [replace(made, image_url=address, thumbnail_url=f"{address}/small")]
+
+    made = Result("R", "E", 0, 0, "a fox", ResultState.COMPLETED, revision=2)
+    signed("first-day")
+    async with Hub(now=lambda: now).open() as runs:
+
+        async def addresses(since: int = -1) -> list[tuple[str, str]]:
+            run = (await runs.view(viewer("ada", gateway), "E", "1")).run
+            return [(row["url"], row["thumb"]) for row in json.loads(run.delta(since, run.epoch))["results"]]
+
+        first = ("first-day", "first-day/small")
+        assert await addresses() == [first]
+        seen = json.loads((await runs.view(viewer("ada", gateway), "E", "1")).run.delta(-1, ""))["version"]
+        now += timedelta(hours=6)
+        assert await addresses(seen) == []  # the same all day: nothing is told, nothing flickers
+        signed("second-day")
+        now += timedelta(hours=5, minutes=59)
+        assert await addresses(seen) == []
+        gateway.error = UnreachableError("Nobody answers.")
+        now += timedelta(minutes=1)
+        assert await addresses() == [first]
+        gateway.error = None
+        now += timedelta(minutes=1)
+        assert await addresses(seen) == [("second-day", "second-day/small")]
+        assert await addresses() == [("second-day", "second-day/small")]
+    assert gateway.watches == 1
 
 
 async def test_a_run_that_rests_is_known_to_be_well_again_after_a_cut() -> None:

@@ -61,6 +61,19 @@ def test_a_browser_of_another_copy_gets_everything_anew() -> None:
     assert len(ask(run, 1_000)["results"]) == 2
 
 
+def test_new_addresses_of_pictures_are_told_and_nothing_else_is_taken_from_another_look() -> None:
+    run = a_run()
+    before = ask(run)["version"]
+    same, later = result(0), result(1, ResultState.COMPLETED, revision=9)
+    run.renew([same, later])
+    assert ask(run)["version"] == before
+    run.renew(replace(each, thumbnail_url="anew") for each in (same, later, result(7)))
+    assert [(row["id"], row["thumb"], row["state"]) for row in ask(run, before)["results"]] == [
+        ("R0", "anew", "PENDING")
+    ]
+    assert [row["id"] for row in ask(run)["results"]] == ["R0", "R1"]
+
+
 def test_an_estimate_goes_when_its_result_changes() -> None:
     run = a_run()
     run.apply(ProgressUpdate(STATS, Progress("R0", 40)))

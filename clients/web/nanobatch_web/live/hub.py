@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -26,6 +26,9 @@ _FIRST_SIGHT = timedelta(seconds=2)
 _LOOK_AGAIN = 2.0
 """Seconds between looks at a run that has ended: somebody may retry in it."""
 _TRY_AGAIN = 0.5
+_ADDRESSES_GOOD_FOR = timedelta(hours=6)
+"""After this the addresses of pictures are asked for anew. They live for a day at least, so a failure may be mended later."""
+_ASK_FOR_ADDRESSES_AGAIN = timedelta(minutes=1)
 _ALLOWED_FOR = 30.0
 _MAX_ALLOWED = 10_000
 
@@ -54,15 +57,19 @@ class Tabs:
 class Feed:
     """One followed run and who looks at it."""
 
-    def __init__(self, execution_id: str, viewer: Viewer, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, execution_id: str, viewer: Viewer, clock: Callable[[], float], now: Callable[[], datetime]
+    ) -> None:
         """Follow as ``viewer``, who may see the run."""
         self.execution_id = execution_id
-        self.run = Run(secrets.token_urlsafe(6))
+        self.run = Run(secrets.token_urlsafe(6), now)
         self.gone: NanobatchError | None = None
         """Why the run can be followed no more."""
         self.whole = asyncio.Event()
         self._viewer = viewer
         self._tabs = Tabs(clock)
+        self._now = now
+        self._renew_at = now() + _ADDRESSES_GOOD_FOR
 
     @property
     def followed_by(self) -> str:
@@ -72,6 +79,19 @@ class Feed:
     def note(self, tab: str) -> None:
         """Note that a tab has asked."""
         self._tabs.note(self.execution_id, tab)
+
+    async def renew(self, viewer: Viewer) -> None:
+        """Ask for the addresses of pictures anew, as ``viewer``, where they have grown old: a run may be looked at for days."""
+        if self._now() < self._renew_at:
+            return
+        self._renew_at = self._now() + _ASK_FOR_ADDRESSES_AGAIN
+        try:
+            results = [result async for result in viewer.client.list_results(self.execution_id)]
+        except NanobatchError as error:
+            _log.warning("live.addresses_not_renewed", execution_id=self.execution_id, reason=error.reason)
+            return
+        self.run.renew(results)
+        self._renew_at = self._now() + _ADDRESSES_GOOD_FOR
 
     async def follow(self) -> None:
         """Follow until nobody looks any more or the run is gone."""
@@ -109,9 +129,14 @@ class Feed:
 class Hub:
     """Hands out feeds."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start with none."""
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Start with none. ``now`` also goes on while the machine sleeps."""
         self._clock = clock
+        self._now = now
         self._feeds: dict[str, tuple[Feed, asyncio.Task[None]]] = {}
         self._allowed: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._tabs = Tabs(clock)
@@ -138,6 +163,7 @@ class Hub:
         if feed.gone is not None:
             self._allowed.pop((viewer.id, execution_id), None)
             raise feed.gone
+        await feed.renew(viewer)
         return feed
 
     async def _seen_once(self, viewer: Viewer, execution_id: str, tab: str) -> Feed:
@@ -167,7 +193,7 @@ class Hub:
         known = self._feeds.get(execution_id)
         if known is not None and known[0].gone is None:
             return known[0]
-        feed = Feed(execution_id, viewer, self._clock)
+        feed = Feed(execution_id, viewer, self._clock, self._now)
         feed.note("")
         task = asyncio.create_task(feed.follow(), name=f"follow-{execution_id}")
         self._feeds[execution_id] = (feed, task)

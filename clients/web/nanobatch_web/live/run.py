@@ -7,7 +7,7 @@ A browser that brings another epoch gets everything anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -72,6 +72,23 @@ class Run:
                 self._apply_result(update.result)
             case ProgressUpdate():
                 self._light[update.progress.result_id] = (self._version, views.progress(update.progress))
+
+    def renew(self, results: Iterable[Result]) -> None:
+        """Take the addresses of pictures from ``results``: signed ones end. What else has changed comes by the watch."""
+        renewed = {}
+        for result in results:
+            row = self._rows.get(result.id)
+            if row is None or row.fields["revision"] != result.revision:
+                continue
+            addresses = views.addresses(result)
+            if not addresses.items() <= row.fields.items():
+                renewed[result.id] = {**row.fields, **addresses}
+        if not renewed:
+            return
+        self._advance()
+        for result_id, fields in renewed.items():
+            row = self._rows.pop(result_id)
+            self._rows[result_id] = _Row(self._version, fields, row.index)
 
     def set_trouble(self, sentence: str) -> None:
         """Note that nothing can be heard just now, and why; empty: all is well again."""

@@ -42,16 +42,20 @@ def execution(value: Execution) -> dict[str, Any]:
     }
 
 
+def addresses(value: Result) -> dict[str, Any]:
+    """Return where a picture is: signed, the same all day (UTC), and good until the end of the next one."""
+    return {"url": value.image_url, "thumb": value.thumbnail_url}
+
+
 def result(value: Result) -> dict[str, Any]:
-    """Return one wanted picture. ``url`` and ``thumb`` are signed and the same for a day."""
+    """Return one wanted picture."""
     fields: dict[str, Any] = {
         "id": value.id,
         "index": value.batch_index,
         "variation": value.variation,
         "text": value.prompt_text,
         "state": value.state.value,
-        "url": value.image_url,
-        "thumb": value.thumbnail_url,
+        **addresses(value),
         "image": value.image_id,
         "width": value.width,
         "height": value.height,
