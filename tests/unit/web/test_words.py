@@ -48,7 +48,19 @@ def test_a_cap_in_dollars_is_exact() -> None:
     assert micros(None) is None
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.2, "1 s"), (59, "59 s"), (150, "2 min"), (4800, "1 h 20 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "1 s"),
+        (59, "59 s"),
+        (59.6, "1 min"),
+        (150, "2 min"),
+        (3569, "59 min"),
+        (3571, "1 h 0 min"),
+        (4800, "1 h 20 min"),
+        (7171, "2 h 0 min"),
+    ],
+)
 def test_durations_are_short(seconds: float, text: str) -> None:
     assert duration(timedelta(seconds=seconds)) == text
 

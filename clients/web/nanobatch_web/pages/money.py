@@ -6,7 +6,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 _MICROS = 1_000_000
-_MINUTE, _HOUR = 60, 3600
+_SIXTY = 60
 
 
 def dollars(micros: int) -> str:
@@ -29,9 +29,7 @@ def amount(micros: int) -> float:
 def duration(value: timedelta) -> str:
     """Return ``40 s``, ``3 min`` or ``1 h 20 min``."""
     seconds = round(value.total_seconds())
-    if seconds < _MINUTE:
+    if seconds < _SIXTY:
         return f"{max(1, seconds)} s"
-    if seconds < _HOUR:
-        return f"{round(seconds / _MINUTE)} min"
-    hours, rest = divmod(seconds, _HOUR)
-    return f"{hours} h {rest // _MINUTE} min"
+    hours, minutes = divmod(round(seconds / _SIXTY), _SIXTY)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
