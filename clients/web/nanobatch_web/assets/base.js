@@ -13,16 +13,6 @@ window.fetch = async (...what) => {
   return answer;
 };
 
-let words = null;
-
-export async function texts() {
-  words ??= fetch(`${OWN}/texts`).then((answer) => answer.json()).then((body) => {
-    document.documentElement.lang = body.data.language;
-    return body.data.texts;
-  });
-  return words;
-}
-
 export function fill(text, facts = {}) {
   return text.replace(/\{(\w+)\}/g, (_, name) => String(facts[name] ?? ""));
 }
@@ -48,6 +38,9 @@ export class Refusal extends Error {
   }
 }
 
+const LIMIT = 20_000; // the page's process itself waits 15 s for the gateway
+export const POLL_LIMIT = 10_000; // what is asked for again and again is given up sooner
+
 async function body(answer) {
   let told = null;
   try {
@@ -59,7 +52,7 @@ async function body(answer) {
 
 export async function post(path, data = {}) {
   return body(await fetch(`${OWN}${path}`, {
-    method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(data),
+    method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(data), signal: AbortSignal.timeout(LIMIT),
   }));
 }
 
@@ -67,8 +60,29 @@ export async function upload(file) {
   return body(await fetch(`${OWN}/uploads`, {method: "POST", body: file}));
 }
 
-export async function get(path) {
-  return body(await fetch(`${OWN}${path}`));
+export async function get(path, limit = LIMIT) {
+  return body(await fetch(`${OWN}${path}`, {signal: AbortSignal.timeout(limit)}));
+}
+
+const TEXTS_AGAIN = 2000;
+let words = null;
+
+// Nothing can be said without them, so they are asked for until they are there.
+async function askForTexts() {
+  for (;;) {
+    try {
+      const told = await get("/texts", POLL_LIMIT);
+      document.documentElement.lang = told.language;
+      return told.texts;
+    } catch (error) {
+      if (error.status === 401) return new Promise(() => {}); // the page is left for the login
+      await new Promise((done) => setTimeout(done, TEXTS_AGAIN));
+    }
+  }
+}
+
+export function texts() {
+  return words ??= askForTexts();
 }
 
 export function dollars(micros) {
@@ -84,15 +98,27 @@ export function outOf(element, stats) {
   });
 }
 
-// What a person should read about a failure: the server's own sentence where it has one.
+// A picture's name among those of its run: "3", and "3 · 2" for the second one of the same prompt.
+export function nameOf(result) {
+  return result.variation ? `${result.index + 1} · ${result.variation + 1}` : String(result.index + 1);
+}
+
+// Whether nobody knows what became of what was asked for: it did not arrive, or its answer did not.
+export function unanswered(error) {
+  return !(error instanceof Refusal) || error.status >= 500;
+}
+
+// What a person should read about a failure: the server's own words where it has some, those about fields first.
 export function sentence(element, error) {
-  return error instanceof Refusal && error.message && error.status !== 503 ? error.message : element.say("error.gateway");
+  if (!(error instanceof Refusal) || error.status === 503) return element.say("error.gateway");
+  return error.fields.map((field) => field.message).join(" ") || error.message || element.say("error.gateway");
 }
 
 export function duration(seconds) {
-  if (seconds < 60) return `${Math.max(1, Math.round(seconds))} s`;
-  if (seconds < 3600) return `${Math.round(seconds / 60)} min`;
-  return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${Math.max(1, whole)} s`;
+  const minutes = Math.round(whole / 60);
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 // The time of day, with the day where that is not today.
@@ -105,6 +131,20 @@ export function clock(iso) {
 
 export function moment(iso) {
   return new Date(iso).toLocaleString([], {dateStyle: "medium", timeStyle: "short"});
+}
+
+// Says something in its place. What is said already is not said again: screen readers would.
+export function write(place, text) {
+  if (place.textContent !== text) place.textContent = text;
+}
+
+// Makes `items` the children of `list`. Only what is not in its place is moved: focus, and pictures on their way, stay.
+export function arrange(list, items) {
+  const wanted = new Set(items);
+  for (const item of [...list.children]) if (!wanted.has(item)) item.remove();
+  items.forEach((item, place) => {
+    if (list.children[place] !== item) list.insertBefore(item, list.children[place] ?? null);
+  });
 }
 
 // Toasts of our own: text, said aloud to screen readers, gone after a while.

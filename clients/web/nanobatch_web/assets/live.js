@@ -1,5 +1,5 @@
 // Follows one run by asking for what is new. No connection is held: ten tabs of one browser all stay live.
-import {MOUNT} from "./base.js";
+import {MOUNT, POLL_LIMIT} from "./base.js";
 
 const HIDDEN_PAUSE = 3000;
 const TROUBLE_PAUSE = 1000;
@@ -12,7 +12,7 @@ export class Live {
   #ended = false;
   #look = () => { if (!document.hidden) this.#soon(0); };
 
-  // seen(delta, fresh) gets every delta; `fresh` says that it holds everything. trouble(kind) is "", "lost" or "not_found".
+  // seen(delta) gets every delta: what is new, or all there is. trouble(kind) is "", "lost" or "not_found".
   constructor(execution, {seen, trouble}) {
     this.execution = execution;
     this.seen = seen;
@@ -40,7 +40,9 @@ export class Live {
     let pause = TROUBLE_PAUSE;
     try {
       const query = new URLSearchParams({since: this.#since, epoch: this.#epoch, tab: this.#tab});
-      const answer = await fetch(`${MOUNT}/nb/live/${encodeURIComponent(this.execution)}?${query}`);
+      const answer = await fetch(`${MOUNT}/nb/live/${encodeURIComponent(this.execution)}?${query}`, {
+        signal: AbortSignal.timeout(POLL_LIMIT),
+      });
       if (this.#ended) return;
       if (answer.status === 401) return; // base.js leads to the login
       if (answer.status === 404 || answer.status === 400) {
@@ -49,15 +51,24 @@ export class Live {
       }
       if (!answer.ok) throw new Error(String(answer.status));
       const delta = await answer.json();
-      const fresh = delta.epoch !== this.#epoch;
+      if (this.#ended) return;
       this.#since = delta.version;
       this.#epoch = delta.epoch;
-      this.trouble(delta.trouble ? "lost" : "");
-      this.seen(delta, fresh);
+      this.#show(delta);
       pause = Number(answer.headers.get("X-Poll-Milliseconds")) || TROUBLE_PAUSE;
     } catch {
       this.trouble("lost");
     }
     this.#soon(document.hidden ? Math.max(pause, HIDDEN_PAUSE) : pause);
+  }
+
+  // A slip of the page is no lost connection.
+  #show(delta) {
+    this.trouble(delta.trouble ? "lost" : "");
+    try {
+      this.seen(delta);
+    } catch (error) {
+      console.error(error);
+    }
   }
 }

@@ -1,5 +1,5 @@
 // Says that the server cannot be reached, and asks until it can. Value: {waiting}; `nb-submit` when it answers again.
-import {Element, get, node} from "./base.js";
+import {Element, get, node, POLL_LIMIT} from "./base.js";
 
 const AGAIN = 2000;
 
@@ -20,7 +20,7 @@ class Reconnect extends Element {
 
   async #ask() {
     try {
-      await get("/me");
+      await get("/me", POLL_LIMIT);
       this.tell("nb-submit", {waiting: false});
       this.changed();
     } catch {
