@@ -49,7 +49,14 @@ async def test_from_prompts_to_pictures_by_keyboard_alone(page: Page, site) -> N
     # Where the button was, a step ends: the focus must not be lost with it.
     await tab_to(page, page.get_by_role("link", name="View All Results").last)
     await expect(page.locator(".nb-outcome [data-fact='run.done'] dd")).to_have_text("2")
-    await tab_to(page, page.get_by_role("link", name="View All Results").last)
+    results = page.get_by_role("link", name="View All Results").last
+    await tab_to(page, results)
+    drawn = await results.element_handle()
+    for _ in range(4):  # it is looked at again and again, and stays what it was
+        async with page.expect_response("**/nb/live/**"):
+            pass
+    await expect(results).to_be_focused()
+    assert await results.evaluate("(one, drawn) => one === drawn", drawn)
     await page.keyboard.press("Enter")
     await page.wait_for_url(re.compile("/results"))
     await tab_to(page, page.get_by_role("button", name="Failed (0)"))
