@@ -22,6 +22,16 @@ async def tab_to(page: Page, wanted: Locator) -> None:
     raise AssertionError(f"Tab never comes to {wanted}")
 
 
+async def expect_to_stay(page: Page, focused: Locator) -> None:
+    """See to it that something keeps the focus, and is the very same thing, while its run is looked at again and again."""
+    drawn = await focused.element_handle()
+    for _ in range(4):
+        async with page.expect_response("**/nb/live/**"):
+            pass
+    await expect(focused).to_be_focused()
+    assert await focused.evaluate("(one, drawn) => one === drawn", drawn)
+
+
 async def test_from_prompts_to_pictures_by_keyboard_alone(page: Page, site) -> None:
     await page.goto(site.url)
     await expect(page.locator("#nb-facts")).to_contain_text("free")
@@ -49,14 +59,8 @@ async def test_from_prompts_to_pictures_by_keyboard_alone(page: Page, site) -> N
     # Where the button was, a step ends: the focus must not be lost with it.
     await tab_to(page, page.get_by_role("link", name="View All Results").last)
     await expect(page.locator(".nb-outcome [data-fact='run.done'] dd")).to_have_text("2")
-    results = page.get_by_role("link", name="View All Results").last
-    await tab_to(page, results)
-    drawn = await results.element_handle()
-    for _ in range(4):  # it is looked at again and again, and stays what it was
-        async with page.expect_response("**/nb/live/**"):
-            pass
-    await expect(results).to_be_focused()
-    assert await results.evaluate("(one, drawn) => one === drawn", drawn)
+    await tab_to(page, page.get_by_role("link", name="View All Results").last)
+    await expect_to_stay(page, page.get_by_role("link", name="View All Results").last)
     await page.keyboard.press("Enter")
     await page.wait_for_url(re.compile("/results"))
     await tab_to(page, page.get_by_role("button", name="Failed (0)"))
