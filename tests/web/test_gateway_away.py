@@ -42,8 +42,18 @@ async def test_the_page_waits_for_its_gateway_and_goes_on_by_itself(chromium: Br
             running.popen.wait()
             await expect(page.get_by_text("No connection. Trying again …")).to_be_visible()
             await expect(page.locator(".nb-card")).to_have_count(40)
+            # Pages that are opened meanwhile say so as well, and go on by themselves.
+            history, statistics = [await chromium.new_page(locale="en-US") for _ in range(2)]
+            for other, path in ((history, "history"), (statistics, "statistics")):
+                await other.goto(url + path)
+                await expect(other.locator(f"nb-{path}").get_by_text(away)).to_be_visible(timeout=60_000)
+            await expect(history.locator(".nb-toast")).to_have_count(0)
         with product(tmp_path, environment=places, data=data):
             await expect(page.get_by_text("No connection. Trying again …")).to_be_hidden(timeout=90_000)
             async with Client(f"127.0.0.1:{grpc}") as client:
                 await client.resume_execution(run.id)
+            await expect(history.locator(f".nb-batch[data-id='{run.id}']")).to_be_visible(timeout=60_000)
+            await expect(history.get_by_text(away)).to_be_hidden()
+            await expect(statistics.locator(".nb-totals")).to_be_visible(timeout=60_000)
+            await expect(statistics.get_by_text(away)).to_have_count(0)
             await expect(page.locator(".nb-outcome [data-fact='run.done'] dd")).to_have_text("40", timeout=90_000)

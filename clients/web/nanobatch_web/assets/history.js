@@ -1,9 +1,9 @@
 // All runs, newest first and as they are now: to be opened, run again with changes, or deleted.
-import {dollars, Element, get, moment, MOUNT, node, outOf, post, Refusal, toast} from "./base.js";
+import {dollars, Element, get, moment, MOUNT, node, outOf, post, sentence, toast, unanswered, write} from "./base.js";
 
 const PAGE = 20;
 const MOST = 200; // how many are looked at again; older ones stay as they were when they were asked for
-const BUSY_PAUSE = 2000;
+const BUSY_PAUSE = 2000; // also while nobody answers
 const IDLE_PAUSE = 10_000;
 
 class History extends Element {
@@ -13,10 +13,11 @@ class History extends Element {
   #look = () => { if (!document.hidden) this.#refresh(); };
 
   start() {
+    this.trouble = node("p", {class: "nb-note nb-bad", role: "alert", hidden: true});
     this.empty = node("p", {class: "nb-info", role: "status"}, this.say("history.loading"));
     this.list = node("ol", {class: "nb-history", "aria-label": this.say("history.label"), tabindex: -1});
     this.more = node("button", {type: "button", class: "nb-button", hidden: true, onclick: () => this.#load()}, this.say("history.more"));
-    this.replaceChildren(this.empty, this.list, this.more);
+    this.replaceChildren(this.trouble, this.empty, this.list, this.more);
     document.addEventListener("visibilitychange", this.#look);
     this.#load();
   }
@@ -29,32 +30,43 @@ class History extends Element {
 
   async #load() {
     this.more.disabled = true;
-    try {
-      const page = await get(`/history?${new URLSearchParams({token: this.#next, count: PAGE})}`);
+    const page = await this.#page({token: this.#next, count: PAGE});
+    this.more.disabled = false;
+    if (page) {
       this.#next = page.next;
       for (const run of page.runs) this.#put(run, this.list.children.length);
       this.#settle();
-    } catch (error) {
-      this.empty.hidden = this.list.children.length > 0;
-      this.more.hidden = false; // the same button tries again
-      this.#complain(error);
     }
-    this.more.disabled = false;
     this.#soon();
+  }
+
+  // A page of the history, or null. What there is stays as it was then, until the next look, which comes by itself.
+  async #page(query) {
+    try {
+      const page = await get(`/history?${new URLSearchParams(query)}`);
+      this.trouble.hidden = true;
+      return page;
+    } catch (error) {
+      this.empty.hidden = true;
+      this.trouble.hidden = false;
+      write(this.trouble, unanswered(error) ? this.say("reconnect.waiting") : sentence(this, error));
+      return null;
+    }
   }
 
   // A hidden tab asks for nothing; it looks again when somebody does.
   #soon() {
     clearTimeout(this.#timer);
     const busy = [...this.#batches.values()].some(({run}) => !run.final);
-    if (this.started && !document.hidden) this.#timer = setTimeout(() => this.#refresh(), busy ? BUSY_PAUSE : IDLE_PAUSE);
+    const pause = busy || !this.trouble.hidden ? BUSY_PAUSE : IDLE_PAUSE;
+    if (this.started && !document.hidden) this.#timer = setTimeout(() => this.#refresh(), pause);
   }
 
   async #refresh() {
     const known = new Set(this.#batches.keys());
     const count = Math.min(MOST, Math.max(PAGE, Math.ceil(known.size / PAGE) * PAGE));
-    try {
-      const page = await get(`/history?${new URLSearchParams({count})}`);
+    const page = await this.#page({count});
+    if (page) {
       page.runs.forEach((run, place) => this.#put(run, place));
       // What lay within this page and is not in it any more was deleted elsewhere. What is new pushed older ones out of it.
       const found = new Set(page.runs.map((run) => run.id));
@@ -65,7 +77,7 @@ class History extends Element {
       }
       if (!known.size) this.#next = page.next;
       this.#settle();
-    } catch { /* it stays as it was; the next look may find more */ }
+    }
     this.#soon();
   }
 
@@ -73,10 +85,6 @@ class History extends Element {
     this.more.hidden = !this.#next;
     this.empty.hidden = this.list.children.length > 0;
     this.empty.textContent = this.say("history.none");
-  }
-
-  #complain(error) {
-    toast(error instanceof Refusal && error.message ? error.message : this.say("error.gateway"), "bad");
   }
 
   // Draws a run anew only where something about it has changed: who has a button in focus keeps it.
@@ -130,7 +138,7 @@ class History extends Element {
       this.#settle();
       toast(this.say("history.deleted"));
     } catch (error) {
-      this.#complain(error);
+      toast(sentence(this, error), "bad");
     }
   }
 }

@@ -1,14 +1,16 @@
 // The statistics page: what was made, what it cost, how calls ended, how long they took.
-import {dollars, Element, get, node} from "./base.js";
+import {dollars, Element, get, node, sentence, unanswered, write} from "./base.js";
 import {bar, columns} from "./chart.js";
 
 const RANGES = [7, 30, 90];
 const MOST_MODELS = 6;
+const AGAIN = 2000;
 
 class Statistics extends Element {
   #days = 30;
   #everybody = false;
   #asked = 0;
+  #timer = null;
 
   start() {
     const ranges = this.#choice("range", "statistics.range", RANGES.map((count) =>
@@ -19,11 +21,16 @@ class Statistics extends Element {
     this.replaceChildren(
       ranges, this.whose, this.status, this.body);
     this.#load();
-    this.#offerEverybody();
+  }
+
+  stop() {
+    clearTimeout(this.#timer);
+    this.#asked += 1; // what is on its way comes too late
   }
 
   // Where people sign in, an admin may see what all of them have used.
   async #offerEverybody() {
+    if (this.whose.children.length) return;
     try {
       const me = await get("/me");
       if (!me.signed_in || me.role !== "ADMIN") return;
@@ -31,7 +38,7 @@ class Statistics extends Element {
         [this.say("statistics.mine"), true, () => { this.#everybody = false; }],
         [this.say("statistics.everybody"), false, () => { this.#everybody = true; }],
       ]));
-    } catch { /* the figures say that nobody answers */ }
+    } catch { /* the next figures ask once more */ }
   }
 
   // Radio buttons of [words, whether chosen, what choosing does]; the figures are asked for anew.
@@ -41,20 +48,39 @@ class Statistics extends Element {
     return node("fieldset", {class: "nb-row nb-range"}, node("legend", {}, this.say(legend)), ...choices);
   }
 
-  async #load() {
+  #load() {
     const asked = ++this.#asked;
-    this.status.textContent = this.say("statistics.loading");
+    clearTimeout(this.#timer);
+    write(this.status, this.say("statistics.loading"));
+    this.#ask(asked);
+  }
+
+  async #ask(asked) {
+    let found = null, failure = null;
     try {
-      const found = await get(`/usage?days=${this.#days}&everybody=${this.#everybody}`);
-      if (asked !== this.#asked) return;
-      this.status.textContent = this.say(found.totals.attempts ? "statistics.note" : "statistics.none");
-      this.body.replaceChildren(...(found.totals.attempts ? this.#charts(found) : []));
-    } catch (refusal) {
-      if (asked !== this.#asked) return;
-      const told = refusal.status && refusal.status < 500 ? refusal.message : this.say("error.gateway");
-      this.status.replaceChildren(told, " ", node("button", {class: "nb-button", type: "button", onclick: () => this.#load()},
-        this.say("statistics.again")));
+      found = await get(`/usage?days=${this.#days}&everybody=${this.#everybody}`);
+    } catch (error) {
+      failure = error;
     }
+    if (asked !== this.#asked) return;
+    if (failure) {
+      this.#fail(failure, asked);
+      return;
+    }
+    write(this.status, this.say(found.totals.attempts ? "statistics.note" : "statistics.none"));
+    this.body.replaceChildren(...(found.totals.attempts ? this.#charts(found) : []));
+    this.#offerEverybody();
+  }
+
+  // Who cannot be reached is asked again; who refuses, when somebody says so.
+  #fail(error, asked) {
+    if (unanswered(error)) {
+      write(this.status, this.say("reconnect.waiting"));
+      this.#timer = setTimeout(() => this.#ask(asked), AGAIN);
+      return;
+    }
+    this.status.replaceChildren(sentence(this, error), " ", node("button", {class: "nb-button", type: "button", onclick: () => this.#load()},
+      this.say("statistics.again")));
   }
 
   #charts(found) {
