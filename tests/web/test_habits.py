@@ -10,7 +10,10 @@ window.notes = [];
 window.Notification = class {
     static permission = "default";
     static async requestPermission() { window.asked += 1; return Notification.permission = "granted"; }
-    constructor(text) { window.notes.push(text); }
+    constructor(text) {
+        window.notes.push(text);
+        if (window.refused) throw new TypeError("Illegal constructor. Use ServiceWorkerRegistration.showNotification()");
+    }
 };
 Object.defineProperty(document, "hidden", {get: () => window.away === true});
 """
@@ -37,6 +40,67 @@ async def test_the_title_tells_how_far_it_is_and_a_hidden_tab_is_notified_once(p
     await page.reload()
     await expect(page.locator(".nb-outcome")).to_be_visible()
     assert await page.evaluate("window.notes") == []
+
+
+async def test_a_browser_that_makes_no_notifications_tells_the_end_once_on_the_page(page: Page, site, client) -> None:
+    await page.add_init_script(NOTES)  # Android's browsers have the class, and it throws
+    run = await client.create_execution(["one [delay:60]"], model="sandbox")
+    await page.goto(f"{site.url}?execution={run.id}")
+    await page.get_by_role("button", name="Tell me when it has ended").click()
+    await page.evaluate("window.refused = window.away = true")
+    await client.cancel_execution(run.id)
+    await expect(page.locator(".nb-toast")).to_have_text(["The batch has ended: 0 done, 0 failed"])
+    for _ in range(4):
+        async with page.expect_response("**/nb/live/**"):
+            pass
+    await expect(page.locator(".nb-outcome [data-fact='run.cancelled'] dd")).to_have_text("1")
+    assert await page.evaluate("window.notes") == ["The batch has ended: 0 done, 0 failed"]
+    await expect(page.get_by_text("No connection.")).to_have_count(0)
+
+
+async def test_a_slip_of_the_page_is_not_told_as_a_lost_connection_and_ends_nothing(page: Page, site, client) -> None:
+    run = await client.create_execution(["one [delay:60]"], model="sandbox")
+    await page.goto(f"{site.url}statistics")
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    told = await page.evaluate(
+        """async (id) => {
+            const {Live} = await import("/nano-banana/nb/assets/live.js");
+            const kinds = new Set();
+            let looks = 0;
+            await new Promise((done) => {
+                const live = new Live(id, {
+                    seen: () => {
+                        looks += 1;
+                        if (looks === 3) { live.stop(); done(); }
+                        throw new Error("a slip");
+                    },
+                    trouble: (kind) => kinds.add(kind),
+                });
+            });
+            return [looks, ...kinds];
+        }""",
+        run.id,
+    )
+    assert told == [3, ""]
+    assert sum("a slip" in each for each in said) >= 2
+    await client.cancel_execution(run.id)
+
+
+async def test_what_is_never_answered_is_given_up_and_asked_for_again(page: Page, site, client) -> None:
+    # Ten seconds are long for a test.
+    await page.add_init_script(
+        "const wait = AbortSignal.timeout.bind(AbortSignal); AbortSignal.timeout = (time) => wait(time / 5);"
+    )
+    run = await client.create_execution(["one"], model="sandbox")
+    async for _ in client.watch(run.id):
+        pass
+    await page.route("**/nb/texts", lambda route: route.abort(), times=1)
+    await page.route("**/nb/live/**", lambda _: None, times=1)
+    await page.goto(f"{site.url}results?execution={run.id}")
+    await expect(page.get_by_text("No connection. Trying again …")).to_be_visible()
+    await expect(page.locator("nb-gallery .nb-card")).to_have_count(1)
+    await expect(page.get_by_text("No connection. Trying again …")).to_be_hidden()
 
 
 async def test_a_second_device_sees_and_steers_the_same_run(browser: Browser, site, client) -> None:

@@ -63,7 +63,20 @@ async def test_numbers_are_those_of_get_execution_on_every_page(page: Page, site
         facts += [f"${result.cost_micros / 1e6:.6f}".rstrip("0")] if result.cost_micros else []
         facts.append("1 attempt" if result.attempts == 1 else f"{result.attempts} attempts")
         await expect(card.locator(".nb-facts-line")).to_have_text(" · ".join(facts))
-        await expect(card.locator(".nb-number")).to_have_text(str(result.batch_index + 1))
+        name = str(result.batch_index + 1) + (f" · {result.variation + 1}" if result.variation else "")
+        await expect(card.locator(".nb-number")).to_have_text(name)
+        await expect(card.locator(".nb-opener")).to_have_attribute("aria-label", f"Open picture {name}")
+        await expect(card.get_by_role("checkbox", include_hidden=True)).to_have_attribute(
+            "aria-label", f"Choose picture {name}"
+        )
+    durations = await page.evaluate(
+        """async (all) => {
+            const {duration} = await import("/nano-banana/nb/assets/base.js");
+            return all.map(duration);
+        }""",
+        [0.2, 59.6, 3571, 4800, 7171],
+    )
+    assert durations == ["1 s", "1 min", "1 h 0 min", "1 h 20 min", "2 h 0 min"]
     await page.goto(f"{site.url}history")
     await expect(page.locator(f".nb-batch[data-id='{run.id}']")).to_contain_text(f"{MODEL} · {counts} · {cost}")
     await expect(page.locator(f".nb-batch[data-id='{other.id}']")).to_contain_text("1 of 1 done, 0 failed · free")

@@ -1,5 +1,6 @@
 """The results page in a browser."""
 
+import asyncio
 import json
 import re
 import zipfile
@@ -7,7 +8,7 @@ from hashlib import sha256
 
 import pytest_asyncio
 from PIL import Image
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from nanobatch_client import Client, Execution
 
@@ -81,6 +82,51 @@ async def test_pictures_are_sifted_sorted_and_looked_at_by_keyboard(page: Page, 
     await expect(page.get_by_role("button", name="Open picture 2")).to_be_focused()
 
 
+async def held(page: Page, address: str, *, lose: bool = False) -> tuple[list[str], asyncio.Event]:
+    """Hold all posts to an address until the event; return their request ids. ``lose``: the next one's answer is lost."""
+    asked: list[str] = []
+    go = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        asked.append(route.request.post_data_json["request_id"])
+        lost = lose and len(asked) == 1
+        await go.wait()
+        if lost:
+            await route.fetch()
+            await route.abort()
+        else:
+            await route.continue_()
+
+    await page.route(address, hold)
+    return asked, go
+
+
+async def test_one_more_is_made_once_until_that_is_answered(page: Page, site, run: Execution) -> None:
+    async with Client(site.product.target) as client:
+
+        async def more() -> set[str]:
+            return {one.id async for one in client.list_executions() if one.parent_execution_id == run.id}
+
+        await open_results(page, site, run.id)
+        asked, go = await held(page, "**/again", lose=True)
+        again = shown(page).first.get_by_role("button", name="One more like this")
+        link = page.get_by_role("link", name="Watch it")
+        await again.dblclick()
+        await expect(again).to_have_attribute("aria-disabled", "true")
+        go.set()
+        await expect(page.get_by_text("The server cannot be reached.")).to_be_visible()
+        assert len(await more()) == 1
+        await again.click()
+        await expect(link).to_be_visible()
+        assert len(set(asked)) == 1
+        assert len(await more()) == 1
+        # Who clicks again after that wants another one.
+        first = await link.get_attribute("href") or ""
+        await again.click()
+        await expect(link).not_to_have_attribute("href", first)
+        assert len(set(asked)) == len(await more()) == 2
+
+
 async def test_a_failed_one_is_edited_and_tried_again(page: Page, site) -> None:
     async with Client(site.product.target) as client:
         run = await finished(client, ["a good one", "a bad one [fail:400]", "another bad one [fail:blockedx1]"])
@@ -88,12 +134,30 @@ async def test_a_failed_one_is_edited_and_tried_again(page: Page, site) -> None:
         failed = page.locator("nb-gallery .nb-card[data-state=FAILED]")
         await expect(failed).to_have_count(2)
         await failed.first.get_by_role("button", name="Edit and retry").click()
-        await page.get_by_role("textbox", name="Prompt 2, to be tried again").fill("a mended one")
+        box = page.get_by_role("textbox", name="Prompt 2, to be tried again")
+        await box.fill("")
+        await page.get_by_role("button", name="Try again").click()
+        # What is wrong is said at the field, and belongs to it.
+        wrong = failed.first.get_by_role("alert")
+        await expect(wrong).to_contain_text("empty")
+        await expect(box).to_have_attribute("aria-invalid", "true")
+        await expect(box).to_have_attribute("aria-describedby", await wrong.get_attribute("id") or "")
+        await box.fill("a mended one")
+        await expect(wrong).to_be_hidden()
+        # Nobody was reached: that is said there as well, and what was typed stays.
+        await page.route("**/retry", lambda route: route.abort(), times=1)
+        await page.get_by_role("button", name="Try again").click()
+        await expect(wrong).to_contain_text("The server cannot be reached.")
+        await expect(page.locator(".nb-toast")).to_have_count(0)
         await page.get_by_role("button", name="Try again").click()
         await expect(failed).to_have_count(1)
         await expect(page.locator("nb-gallery .nb-card[data-state=COMPLETED]")).to_have_count(2)
-        await page.get_by_role("button", name="Retry all failed").click()
+        asked, go = await held(page, "**/retry")
+        await page.get_by_role("button", name="Retry all failed").dblclick()
+        go.set()
         await expect(page.get_by_role("button", name="Success (3)")).to_be_visible()
+        assert len(asked) == 1
+        await expect(page.locator(".nb-toast", has_text="The batch has ended: 3 done, 0 failed")).to_have_count(1)
         await expect(page.get_by_role("button", name="Retry all failed")).to_be_hidden()
         results = [result async for result in client.list_results(run.id)]
         assert [one.prompt_text for one in results][:2] == ["a good one", "a mended one"]
@@ -165,6 +229,24 @@ async def test_all_or_the_chosen_ones_come_as_a_zip(page: Page, site, run: Execu
         assert archive.namelist()[2:] == pictures[1:]
 
 
+async def test_a_part_of_a_run_takes_nothing_away_from_what_is_shown(page: Page, site, run: Execution) -> None:
+    await open_results(page, site, run.id)
+    await page.get_by_role("checkbox", name="Choose picture 2").check()
+
+    # As after a restart of the page's process that has not heard everything yet.
+    async def another_copy(route: Route) -> None:
+        answer = await route.fetch()
+        delta = await answer.json()
+        await route.fulfill(response=answer, json={**delta, "epoch": "another", "results": delta["results"][:1]})
+
+    await page.route("**/nb/live/**", another_copy, times=1)
+    async with page.expect_request(lambda request: "epoch=another" in request.url):
+        pass  # the part has been seen
+    await expect(shown(page)).to_have_count(4)
+    await expect(page.get_by_role("checkbox", name="Choose picture 2")).to_be_checked()
+    await expect(page.get_by_role("link", name="Download 1 chosen as ZIP")).to_be_visible()
+
+
 async def test_a_wiped_key_is_asked_for_once_more_and_kept_nowhere(page: Page, site) -> None:
     async with Client(site.product.target) as client:
         prompts = ["a good one", "a bad one {{fault:400-fieldx1}}"]
@@ -173,7 +255,16 @@ async def test_a_wiped_key_is_asked_for_once_more_and_kept_nowhere(page: Page, s
             pass
     await open_results(page, site, run.id)
     await page.get_by_role("button", name="Retry all failed").click()
-    await page.get_by_label("Provider key").fill(KEY)
+    key = page.get_by_label("Provider key")
+    await key.fill("a key with blanks")
+    await page.get_by_role("button", name="Go on").click()
+    await expect(page.locator(".nb-ask [role=alert]")).to_contain_text("white space")
+    await expect(key).to_have_attribute("aria-invalid", "true")
+    await key.fill(KEY)
+    await page.route("**/retry", lambda route: route.abort(), times=1)
+    await page.get_by_role("button", name="Go on").click()
+    await expect(page.locator(".nb-ask [role=alert]")).to_contain_text("The server cannot be reached.")
+    await expect(key).to_have_value(KEY)
     await page.get_by_role("button", name="Go on").click()
     await expect(page.get_by_role("button", name="Success (2)")).to_be_visible()
     await expect(page.get_by_label("Provider key")).to_have_count(0)

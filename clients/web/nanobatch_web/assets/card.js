@@ -1,5 +1,7 @@
 // One wanted picture on the results page: what it is, what became of it, what can be done with it.
-import {dollars, node} from "./base.js";
+import {AtField} from "./at-field.js";
+import {dollars, nameOf, node, Refusal, sentence} from "./base.js";
+import {plain} from "./filters.js";
 
 // Signed addresses stay the same for a day: nothing flickers, and the browser loads each thumbnail once.
 const savable = (url) => `${url}${url.includes("?") ? "&" : "?"}download`;
@@ -10,7 +12,7 @@ export class Card {
     this.page = page;
     this.result = result;
     this.does = does;
-    const number = result.index + 1;
+    const number = nameOf(result);
     const button = (key, act) => node("button", {type: "button", class: "nb-button nb-small", onclick: act}, page.say(key));
     this.image = node("img", {alt: "", loading: "lazy", decoding: "async", hidden: true, width: 256, height: 256});
     this.opener = node("button", {
@@ -26,12 +28,12 @@ export class Card {
     this.facts = node("p", {class: "nb-why nb-facts-line"});
     this.why = node("div", {class: "nb-why"});
     this.save = node("a", {class: "nb-button nb-small", hidden: true}, page.say("card.download"));
-    this.again = button("gallery.again", () => does.again(this.result));
+    this.again = button("gallery.again", () => does.again(this.result, this.again));
     this.reference = button("gallery.reference", () => does.reference(this.result));
     this.retry = button("card.retry", () => this.#edit());
     this.place = node("div", {class: "nb-edit"});
-    this.item = node("li", {class: "nb-card", "data-id": result.id},
-      this.opener, node("span", {class: "nb-number"}, String(number)),
+    this.item = node("li", {class: "nb-card", "data-id": result.id, tabindex: -1},
+      this.opener, node("span", {class: "nb-number"}, number),
       node("span", {class: "nb-row nb-between"}, this.state, node("label", {class: "nb-choice"}, this.choice, page.say("gallery.pick"))),
       this.text, this.facts, this.why, node("div", {class: "nb-row"}, this.save, this.again, this.reference, this.retry),
       this.place);
@@ -39,6 +41,7 @@ export class Card {
   }
 
   show(result) {
+    if (this.plain === undefined || this.result.text !== result.text) this.plain = plain(result.text);
     this.result = result;
     const page = this.page;
     const made = result.state === "COMPLETED";
@@ -77,16 +80,24 @@ export class Card {
   #edit() {
     const page = this.page;
     const box = node("textarea", {
-      rows: 3, dir: "auto", "aria-label": page.say("gallery.edit", {number: this.result.index + 1}),
+      rows: 3, dir: "auto", "aria-label": page.say("gallery.edit", {number: nameOf(this.result)}),
     });
     box.value = this.result.text;
+    const at = new AtField(box);
+    const go = node("button", {class: "nb-button nb-small nb-primary"}, page.say("gallery.try"));
     const close = () => { this.place.replaceChildren(); this.retry.focus(); };
     const form = node("form", {
-      onsubmit: (event) => { event.preventDefault(); this.does.retry(this.result, box.value.trim()); },
+      onsubmit: (event) => {
+        event.preventDefault();
+        at.clear();
+        this.does.retry(this.result, box.value.trim(), {
+          button: go, wrong: (error) => at.tell(sentence(page, error), error instanceof Refusal && error.fields.length > 0),
+          done: () => { this.place.replaceChildren(); this.item.focus(); }, // its buttons go with its failure
+        });
+      },
       onkeydown: (event) => { if (event.key === "Escape") close(); },
     },
-    box, node("div", {class: "nb-row"},
-      node("button", {class: "nb-button nb-small nb-primary"}, page.say("gallery.try")),
+    box, at.said, node("div", {class: "nb-row"}, go,
       node("button", {type: "button", class: "nb-button nb-small", onclick: close}, page.say("gallery.never_mind"))));
     this.place.replaceChildren(form);
     box.focus();

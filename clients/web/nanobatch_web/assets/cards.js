@@ -1,5 +1,5 @@
 // The cards of a run: one for each wanted picture, each touched only when something about it has changed.
-import {clock, node} from "./base.js";
+import {clock, nameOf, node} from "./base.js";
 
 export class Cards {
   #cards = new Map();
@@ -7,10 +7,6 @@ export class Cards {
   constructor(element) {
     this.element = element;
     this.list = node("ol", {class: "nb-cards"});
-  }
-
-  get size() {
-    return this.#cards.size;
   }
 
   clear() {
@@ -75,8 +71,7 @@ export class Cards {
   }
 
   #card(result) {
-    const number = result.index + 1;
-    const name = result.variation ? `${number} · ${result.variation + 1}` : String(number);
+    const name = nameOf(result);
     const card = {
       image: node("img", {alt: this.element.say("card.picture", {number: name}), loading: "lazy", decoding: "async", hidden: true}),
       state: node("span", {class: "nb-state"}),

@@ -14,6 +14,5 @@ export const ORDERS = {
   cost: (one, other) => other.cost - one.cost || inOrder(one, other),
 };
 
-const plain = (text) => text.normalize("NFKD").replace(/\p{Mn}/gu, "").toLowerCase();
-
-export const holds = (text, words) => plain(text).includes(plain(words.trim()));
+// A text as it is searched in and for: without accents, capitals and what stands around it.
+export const plain = (text) => text.normalize("NFKD").replace(/\p{Mn}/gu, "").toLowerCase().trim();

@@ -1,10 +1,11 @@
 // The results page: all pictures of a run, live, to be looked at, sifted, taken home and tried again.
-import {dollars, Element, moment, MOUNT, node, outOf, post, toast} from "./base.js";
+import {arrange, dollars, Element, moment, MOUNT, node, outOf, toast, write} from "./base.js";
 import {Card} from "./card.js";
-import {FILTERS, holds, ORDERS} from "./filters.js";
+import {FILTERS, ORDERS, plain} from "./filters.js";
 import {Keyed} from "./keyed.js";
 import {Lightbox} from "./lightbox.js";
 import {Live} from "./live.js";
+import {News} from "./news.js";
 
 class Gallery extends Element {
   #cards = new Map();
@@ -21,18 +22,20 @@ class Gallery extends Element {
     this.trouble = node("p", {class: "nb-note nb-bad", role: "alert", hidden: true});
     this.empty = node("p", {class: "nb-info", role: "status"}, this.say(this.execution ? "run.loading" : "gallery.none"));
     this.nothing = node("p", {class: "nb-info", hidden: true}, this.say("gallery.nothing"));
-    this.news = node("p", {class: "nb-note", role: "status", hidden: true});
+    this.more = node("p", {class: "nb-note", role: "status", hidden: true});
+    this.news = new News(this);
     this.list = node("ol", {class: "nb-cards nb-gallery"});
     this.facts = node("p", {class: "nb-summary-line"});
-    this.body = node("div", {hidden: true}, this.facts, this.#sieve(), this.#actions(path), this.keyed.place, this.news, this.list, this.nothing);
+    this.body = node("div", {hidden: true}, this.facts, this.#sieve(), this.#actions(path), this.keyed.place, this.more, this.list, this.nothing);
     this.replaceChildren(this.trouble, this.empty, this.body, this.lightbox.dialog);
     if (!this.execution) return;
-    this.#live = new Live(this.execution, {seen: (delta, fresh) => this.#seen(delta, fresh), trouble: (kind) => this.#trouble(kind)});
+    this.#live = new Live(this.execution, {seen: (delta) => this.#seen(delta), trouble: (kind) => this.#trouble(kind)});
   }
 
   stop() {
     this.#live?.stop();
     this.#live = null;
+    this.news?.stop();
     this.#cards.clear();
     this.#chosen.clear();
   }
@@ -54,7 +57,7 @@ class Gallery extends Element {
   #actions(path) {
     this.zip = node("a", {class: "nb-button", href: `${MOUNT}/nb${path}/archive.zip`, download: true}, this.say("gallery.zip"));
     this.clear = node("button", {type: "button", class: "nb-button", hidden: true, onclick: () => this.#chooseNone()}, this.say("gallery.clear"));
-    this.retry = node("button", {type: "button", class: "nb-button", hidden: true, onclick: () => this.#retry({})}, this.say("gallery.retry_all"));
+    this.retry = node("button", {type: "button", class: "nb-button", hidden: true, onclick: () => this.#retry({}, {button: this.retry})}, this.say("gallery.retry_all"));
     this.board = node("a", {class: "nb-button", hidden: true, href: `${MOUNT}/?execution=${encodeURIComponent(this.execution)}`},
       this.say("gallery.board"));
     return node("div", {class: "nb-row"}, this.zip, this.clear, this.retry, this.board);
@@ -66,9 +69,8 @@ class Gallery extends Element {
     if (kind === "not_found") this.empty.hidden = true;
   }
 
-  #seen(delta, fresh) {
+  #seen(delta) {
     if (!delta.stats) return;
-    if (fresh) this.#forget(new Set(delta.results.map((result) => result.id)));
     this.empty.hidden = true;
     this.body.hidden = false;
     if (delta.execution) {
@@ -78,36 +80,26 @@ class Gallery extends Element {
     this.#tell(delta.stats);
     for (const result of delta.results) {
       const card = this.#cards.get(result.id);
+      this.news.picture(card?.result, result);
       if (card) card.show(result);
       else this.#cards.set(result.id, new Card(this, result, this.#deeds));
     }
+    if (this.about) this.news.run(this.about, delta.stats);
     for (const [name, button] of Object.entries(this.filters)) {
-      const text = `${this.say(`gallery.${name}`)} (${FILTERS[name].counts(delta.stats)})`;
-      if (button.textContent !== text) button.textContent = text;
+      write(button, `${this.say(`gallery.${name}`)} (${FILTERS[name].counts(delta.stats)})`);
     }
     this.retry.hidden = !delta.stats.failed;
     if (delta.results.length) this.#arrange();
   }
 
   #tell(stats) {
-    const known = [
+    write(this.facts, [
       ...(this.about ? [moment(this.about.created), this.about.model, this.say(`state.${this.about.state}`)] : []),
       outOf(this, stats),
       ...(stats.cancelled ? [this.counted("run.cancelled", stats.cancelled)] : []),
       stats.cost || this.about?.estimated ? dollars(stats.cost) : this.say("gallery.free"),
       ...(stats.uncertain ? [`${dollars(stats.uncertain)} ${this.say("run.maybe")}`] : []),
-    ].join(" · ");
-    if (this.facts.textContent !== known) this.facts.textContent = known;
-  }
-
-  // What a new copy of the run does not hold any more.
-  #forget(kept) {
-    for (const [id, card] of this.#cards) {
-      if (kept.has(id)) continue;
-      card.item.remove();
-      this.#cards.delete(id);
-      this.#chosen.delete(id);
-    }
+    ].join(" · "));
   }
 
   #show(name) {
@@ -117,20 +109,15 @@ class Gallery extends Element {
   }
 
   get #shown() {
-    const words = this.search.value;
+    const words = plain(this.search.value);
     return [...this.#cards.values()]
-      .filter(({result}) => FILTERS[this.#filter].shows(result) && holds(result.text, words))
+      .filter((card) => FILTERS[this.#filter].shows(card.result) && card.plain.includes(words))
       .sort((one, other) => ORDERS[this.order.value](one.result, other.result));
   }
 
-  // Only what is not in its place is moved: focus, and pictures on their way, stay.
   #arrange() {
     const shown = this.#shown.map((card) => card.item);
-    const wanted = new Set(shown);
-    for (const item of [...this.list.children]) if (!wanted.has(item)) item.remove();
-    shown.forEach((item, place) => {
-      if (this.list.children[place] !== item) this.list.insertBefore(item, this.list.children[place] ?? null);
-    });
+    arrange(this.list, shown);
     this.nothing.hidden = shown.length > 0;
   }
 
@@ -144,24 +131,27 @@ class Gallery extends Element {
       else this.#chosen.delete(result.id);
       this.#zip();
     },
-    again: (result) => {
-      const request = crypto.randomUUID?.() ?? ""; // repeated with a key, it is still one wish
-      this.keyed.run(async (key) => {
-        const child = await post(`${this.path}/again`, {result_ids: [result.id], api_key: key, request_id: request});
+    again: (result, button) => this.keyed.wish({
+      path: `${this.path}/again`, body: {result_ids: [result.id]}, button,
+      done: (child) => {
         const link = node("a", {href: `${MOUNT}/?execution=${encodeURIComponent(child.id)}`}, this.say("gallery.again_open"));
-        this.news.replaceChildren(this.say("gallery.again_started"), " ", link);
-        this.news.hidden = false;
-      });
-    },
+        this.more.replaceChildren(this.say("gallery.again_started"), " ", link);
+        this.more.hidden = false;
+      },
+    }),
     reference: (result) => location.assign(`${MOUNT}/?reference=${encodeURIComponent(result.image)}`),
-    retry: (result, text) => this.#retry({result_ids: [result.id], edits: text === result.text ? {} : {[result.id]: text}}),
+    retry: (result, text, told) => this.#retry({result_ids: [result.id], edits: text === result.text ? {} : {[result.id]: text}}, told),
   };
 
-  #retry(wish) {
-    this.keyed.run(async (key) => {
-      const told = await post(`${this.path}/retry`, {...wish, api_key: key});
-      toast(this.say("gallery.retried", {count: told.retried}));
-      this.#live?.ask();
+  // `told` is who hears what becomes of it: see Keyed.
+  #retry(body, told) {
+    this.keyed.wish({
+      path: `${this.path}/retry`, body, ...told,
+      done: ({retried}) => {
+        toast(this.say("gallery.retried", {count: retried}));
+        told.done?.();
+        this.#live?.ask();
+      },
     });
   }
 

@@ -1,5 +1,5 @@
 // The live board of a run: one bar, numbers, a card for each wanted picture.
-import {clock, dollars, duration, Element, MOUNT, node, post, Refusal, sentence, toast} from "./base.js";
+import {clock, dollars, duration, Element, MOUNT, node, post, sentence, toast, write} from "./base.js";
 import {Cards} from "./cards.js";
 import {Live} from "./live.js";
 import {canAsk, News} from "./news.js";
@@ -8,7 +8,7 @@ import {resumeForm} from "./resume.js";
 class Run extends Element {
   #live = null;
   #execution = "";
-  #known = false; // whether the run was drawn once: what comes later is news
+  #known = false; // whether the run was drawn once: an end that comes later leads on
   #title = document.title;
   #paused = ""; // what the resume form was made for
 
@@ -19,7 +19,7 @@ class Run extends Element {
     this.going = node("div", {});
     this.trouble = node("p", {class: "nb-note nb-bad", role: "alert", hidden: true});
     const button = (key, act) => node("button", {type: "button", class: "nb-button", onclick: act}, this.say(key));
-    this.pause = button("run.pause", () => this.#act("pause"));
+    this.pause = button("run.pause", () => this.#pauseIt());
     this.cancel = button("run.cancel", () => this.#cancel());
     this.ask = button("run.notify", () => this.#askToNotify());
     this.all = node("a", {class: "nb-button"}, this.say("run.view_all"));
@@ -67,31 +67,24 @@ class Run extends Element {
     }
   }
 
-  #seen(delta, fresh) {
+  #seen(delta) {
     if (!delta.stats) return;
-    if (fresh && this.cards.size > delta.results.length) this.cards.clear();
     this.empty.hidden = true;
     this.body.hidden = false;
     if (delta.execution) this.execution = delta.execution;
-    for (const result of delta.results) {
-      const before = this.cards.put(result);
-      if (this.#known && before && before.state !== "COMPLETED" && result.state === "COMPLETED") {
-        this.news.finished(result.index + 1);
-      }
-    }
+    for (const result of delta.results) this.news.picture(this.cards.put(result), result);
+    if (this.execution) this.news.run(this.execution, delta.stats);
     for (const progress of delta.progress) {
       if (progress.id) this.cards.progress(progress);
       else this.waiting = progress.waiting;
     }
     this.#summary(delta.stats, delta.eta);
     const ended = this.execution?.final ?? false;
-    if (ended && !this.ended) {
-      if (this.#known) this.news.ended(delta.stats);
-      // A run may end between the page's own look at it and the first one here: that leads on as well.
-      if (this.#known || !this.value.ended) this.tell("nb-submit", {...this.value, ended: true, inSight: this.offsetParent !== null});
-    }
+    // A run may end between the page's own look at it and the first one here: that leads on as well.
+    const leads = ended && !this.ended && (this.#known || !this.value.ended);
     this.ended = ended;
     this.#known = true;
+    if (leads) this.tell("nb-submit", {...this.value, ended: true, inSight: this.offsetParent !== null});
   }
 
   #summary(stats, eta) {
@@ -126,14 +119,14 @@ class Run extends Element {
       if (execution.resumes) told += ` ${this.say("pause.until", {time: clock(execution.resumes)})}`;
     } else if (this.waiting && !execution.final) told = this.cards.why(this.waiting);
     this.note.hidden = !told;
-    if (this.note.textContent !== told) this.note.textContent = told;
+    write(this.note, told);
     // Made once for each pause: who types a key in it is not interrupted by what else happens.
     const wanted = paused ? `${execution.pause} ${execution.cap}` : "";
     if (wanted === this.#paused) return;
     this.#paused = wanted;
     if (!wanted) this.going.replaceChildren();
     else if (execution.pause === "MODEL_GONE") this.going.replaceChildren(this.#rest());
-    else this.going.replaceChildren(resumeForm(this, execution, (body) => this.#act("resume", body)));
+    else this.going.replaceChildren(resumeForm(this, execution, (body) => this.#do("resume", body)));
   }
 
   // A model that is gone stays gone: what is left goes to another one, as a batch of its own.
@@ -142,25 +135,27 @@ class Run extends Element {
     return node("p", {}, node("a", {class: "nb-button nb-primary", href: `${MOUNT}/?${rest}`}, this.say("run.rest")));
   }
 
-  async #act(name, body = {}) {
+  async #do(name, body = {}) {
+    const told = await post(`/runs/${encodeURIComponent(this.#execution)}/${name}`, body);
+    this.#live?.ask();
+    return told;
+  }
+
+  async #pauseIt() {
     try {
-      await post(`/runs/${encodeURIComponent(this.#execution)}/${name}`, body);
-      this.#live?.ask();
-      return "";
+      await this.#do("pause");
     } catch (error) {
       toast(sentence(this, error), "bad");
-      return error instanceof Refusal ? error.code : "";
     }
   }
 
   async #cancel() {
     if (!confirm(this.say("run.cancel_sure"))) return;
     try {
-      const told = await post(`/runs/${encodeURIComponent(this.#execution)}/cancel`);
+      const told = await this.#do("cancel");
       if (told.in_flight && told.maybe_charged) {
         toast(this.say("run.cancel_out", {count: told.in_flight, cost: dollars(told.maybe_charged)}));
       }
-      this.#live?.ask();
     } catch (error) {
       toast(sentence(this, error), "bad");
     }

@@ -27,13 +27,17 @@ class Resume(BaseModel):
 
 
 class Retry(BaseModel):
-    """A body of ``retry``; no ids: all failed ones. ``edits`` are new texts by result id."""
+    """A body of ``retry``; no ids: all failed ones. ``edits`` are new texts by result id.
+
+    ``request_id`` (a UUID) makes a repeat safe.
+    """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     result_ids: Annotated[list[str], Field(max_length=_MAX_RESULTS)] = []
     edits: dict[str, Annotated[str, Field(max_length=_MAX_TEXT)]] = {}
     api_key: Annotated[str, Field(max_length=1000)] = ""
+    request_id: Annotated[str, Field(max_length=36)] = ""
 
 
 class Again(BaseModel):
@@ -74,7 +78,11 @@ def router(viewers: Viewers) -> APIRouter:
     async def retry(request: Request, execution_id: str, body: Retry) -> Response:
         viewer = await viewers.of(request.headers)
         retried = await viewer.client.retry_execution(
-            execution_id, result_ids=body.result_ids, edits=body.edits, api_key=body.api_key or None
+            execution_id,
+            result_ids=body.result_ids,
+            edits=body.edits,
+            api_key=body.api_key or None,
+            request_id=body.request_id or None,
         )
         return answer({**views.execution(retried.execution), "retried": retried.retried})
 
