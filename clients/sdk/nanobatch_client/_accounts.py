@@ -12,7 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from nanobatch.gateway.v1 import account_pb2
 from nanobatch.gateway.v1 import account_service_pb2 as pb
 from nanobatch.gateway.v1.account_service_pb2_grpc import AccountServiceStub
-from nanobatch_client import _translate
+from nanobatch_client import _numbers, _translate
 from nanobatch_client._transport import Transport
 from nanobatch_client.models import Account, CreatedToken, Role, Token, User
 
@@ -55,6 +55,7 @@ class AccountCalls:
             daily_cap_micros: most that may be spent for them in a day; None: no limit.
             request_id: a UUID that makes a repeat of this very call safe. Default: a new one.
         """
+        _numbers.require_room(_numbers.too_large(pb.CreateUserRequest, {"daily_cap_micros": daily_cap_micros}))
         request = pb.CreateUserRequest(
             request_id=request_id or str(uuid.uuid4()),
             name=name,
@@ -92,6 +93,7 @@ class AccountCalls:
             NotFoundError: there is no such user.
             FailedPreconditionError: admins cannot disable or demote themselves (``OWN_ACCOUNT``).
         """
+        _numbers.require_room(_numbers.too_large(account_pb2.User, {"daily_cap_micros": daily_cap_micros}, "user."))
         given = {"name": name, "role": role, "disabled": disabled, "daily_cap_micros": daily_cap_micros}
         mask = [path for path, value in given.items() if value is not None]
         user = account_pb2.User(

@@ -21,7 +21,7 @@ from nanobatch.gateway.v1 import (
     server_stats_pb2,
     usage_pb2,
 )
-from nanobatch_client import models
+from nanobatch_client import _numbers, models
 
 E = TypeVar("E", bound=Enum)
 
@@ -317,11 +317,21 @@ def create_request(
     reference_image_ids: Sequence[str],
     options: models.RunOptions,
 ) -> execution_service_pb2.CreateExecutionRequest:
-    """The request for a run, without key and ``request_id``. What is not given stays unset: the server's default."""
+    """The request for a run, without key and ``request_id``. What is not given stays unset: the server's default.
+
+    Raises InvalidRequestError for numbers that it cannot hold.
+    """
     if isinstance(prompts, str):
         raise TypeError("prompts is a list of prompts; give one text with a prompt per paragraph as prompts_text")
     given: Mapping[str, Any] = options
     unknown_policy = given.get("on_unknown", models.UnknownPolicy.UNSPECIFIED)
+    numbers = {name: given.get(name) for name in ("variations", "seed", "max_cost_micros", "max_attempts")}
+    violations = _numbers.too_large(execution_service_pb2.CreateExecutionRequest, numbers)
+    for index, prompt in enumerate(prompts or ()):
+        if isinstance(prompt, models.Prompt):
+            own = {"variations": prompt.variations}
+            violations += _numbers.too_large(execution_pb2.Prompt, own, f"prompts[{index}].")
+    _numbers.require_room(violations)
     request = execution_service_pb2.CreateExecutionRequest(
         workflow_id=given.get("workflow_id", ""),
         model=model,

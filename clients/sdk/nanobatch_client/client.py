@@ -15,7 +15,7 @@ from nanobatch.gateway.v1 import image_service_pb2, model_service_pb2
 from nanobatch.gateway.v1.execution_service_pb2_grpc import ExecutionServiceStub
 from nanobatch.gateway.v1.image_service_pb2_grpc import ImageServiceStub
 from nanobatch.gateway.v1.model_service_pb2_grpc import ModelServiceStub
-from nanobatch_client import _archives, _pictures, _translate
+from nanobatch_client import _archives, _numbers, _pictures, _translate
 from nanobatch_client._accounts import AccountCalls
 from nanobatch_client._pictures import PictureSource
 from nanobatch_client._transport import Transport
@@ -221,7 +221,9 @@ class Client(AccountCalls, UsageCalls):
 
         Raises:
             FailedPreconditionError: it is final, or its key was wiped and none is given (``KEY_NEEDED``).
+            InvalidRequestError: the cap is negative, or more than 9.2e12 dollars.
         """
+        _numbers.require_room(_numbers.too_large(pb.ResumeExecutionRequest, {"max_cost_micros": max_cost_micros}))
         request = pb.ResumeExecutionRequest(execution_id=execution_id, max_cost_micros=max_cost_micros)
         if api_key is not None:
             request.api_key = api_key

@@ -150,6 +150,28 @@ async def test_one_string_is_not_taken_for_a_list_of_prompts(client: Client) -> 
         await client.create_execution("a cat", model="sandbox")
 
 
+async def test_numbers_that_no_message_can_hold_are_refused_by_their_fields(
+    gateway: ScriptedGateway, client: Client
+) -> None:
+    too_much = 2**63
+    prompts = ["one", Prompt("two", variations=2**31)]
+    with pytest.raises(InvalidRequestError) as run:
+        await client.create_execution(prompts, model="sandbox", max_cost_micros=too_much, seed=-too_much)
+    named = [(bad.field, bad.reason) for bad in run.value.violations]
+    assert named == [(name, "OUT_OF_RANGE") for name in ("seed", "max_cost_micros", "prompts[1].variations")]
+    for call, field in (
+        (client.estimate_cost(["one"], model="sandbox", max_cost_micros=too_much), "max_cost_micros"),
+        (client.resume_execution("x", max_cost_micros=too_much), "max_cost_micros"),
+        (client.create_user("x", daily_cap_micros=too_much), "daily_cap_micros"),
+        (client.update_user("x", daily_cap_micros=too_much), "user.daily_cap_micros"),
+    ):
+        with pytest.raises(InvalidRequestError) as refused:
+            await call
+        assert [bad.field for bad in refused.value.violations] == [field]
+        assert refused.value.reason == "INVALID_REQUEST"
+    assert gateway.calls == []
+
+
 async def test_all_violations_arrive(gateway: ScriptedGateway, client: Client) -> None:
     gateway.violations = [Violation(f"prompts[{n}].text", "Too long.") for n in range(40)]
     with pytest.raises(InvalidRequestError) as caught:

@@ -166,6 +166,7 @@ async def test_an_invalid_request_is_2_and_names_each_prompt(gateway: ScriptedGa
         ["run", "missing.txt", "-o", "out"],
         ["run", "prompts.txt", "-o", "out", "--reference", "missing.png"],
         ["run", "prompts.txt", "-o", "out", "--max-cost", "much"],
+        ["run", "prompts.txt", "-o", "out", "--max-cost", "10000000000000"],
         ["run", "prompts.txt", "-o", "out", "--label", "novalue"],
         ["run", "prompts.txt", "-o", "out", "--api-key-env", "NOT_SET"],
         ["run", "prompts.txt", "-o", "out", "--variations", "many"],
