@@ -18,7 +18,7 @@ HOSTILE = (
     "<img src=x onerror=\"document.title='broken'\">",
     '=HYPERLINK("http://evil.test","click")',
     "\u202egnp.exe \u2066marks of direction\u2069",
-    "🦊🏳️‍🌈 emoji " + "long " * 790,
+    ("🦊🏳️‍🌈 emoji " + "long " * 800)[:4000],
     "<script>document.title='broken'</script>{{7*7}}${7*7}",
 )
 
@@ -110,12 +110,19 @@ async def test_the_price_is_told_before_anything_is_spent(page: Page, site, clie
 async def test_everything_wrong_is_told_at_its_field_and_nothing_is_started(page: Page, site) -> None:
     await page.goto(site.url)
     await expect(page.locator("#nb-facts")).to_contain_text("free")
+    broken = {"name": "a.csv", "mimeType": "text/csv", "buffer": b'one,1:1\n"two,1:1\n' + b"three,1:1\n" * 20_000}
+    await page.locator("input[type=file][accept*='.csv']").set_input_files(broken)
+    await expect(page.locator("#nb-prompts .nb-wrong")).to_contain_text("cannot be read from line 2 on")
     await page.locator("#nb-cap input").fill("-1")
     await page.locator("#nb-next").click()
-    await expect(page.locator("#nb-cap .nb-wrong")).to_have_text("Give an amount of 0 or more, or nothing.")
+    await expect(page.locator("#nb-cap .nb-wrong")).to_contain_text("Give an amount of 0 or more")
     await expect(page.locator("#nb-prompts .nb-wrong")).to_be_visible()
     await expect(page.locator("#nb-cap input")).to_have_attribute("aria-invalid", "true")
     await expect(page.locator("#nb-review textarea")).to_have_count(0)
+    await page.locator("#nb-cap input").fill("10000000000000")
+    await expect(page.locator("#nb-cap .nb-wrong")).to_have_count(0)
+    await page.locator("#nb-next").click()
+    await expect(page.locator("#nb-cap .nb-wrong")).to_contain_text("at most 9 trillion dollars")
     await page.locator("#nb-cap input").fill("2")
     await expect(page.locator("#nb-cap .nb-wrong")).to_have_count(0)
 

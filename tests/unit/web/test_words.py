@@ -1,13 +1,16 @@
 import re
 import string
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nanobatch_client import Prompt
 from nanobatch_web import texts
-from nanobatch_web.pages.files import prompts_of_file
+from nanobatch_web.pages.files import FileError, prompts_of_file
 from nanobatch_web.pages.form import Form
 from nanobatch_web.pages.money import dollars, duration, micros
 from nanobatch_web.texts.catalogue import TEXTS
@@ -73,7 +76,14 @@ def test_durations_are_short(seconds: float, text: str) -> None:
         ("a.csv", "ratio,Prompt\n1:1,one\n", "one"),
         ("a.csv", "one\ntwo\n", "one\n\ntwo"),
         ("a.csv", 'prompt\n"two paragraphs\n\nof one prompt"\nthree\n', "two paragraphs\nof one prompt\n\nthree"),
-        ("a.csv", "", ""),
+        ("a.csv", "prompt;format\nUn renard, endormi;1:1\nUn phare;4:3\n", "Un renard, endormi\n\nUn phare"),
+        ("a.csv", "Un renard, endormi;1:1\nUn phare, seul;4:3\n", "Un renard, endormi\n\nUn phare, seul"),
+        ("a.csv", '"a fox; asleep";"1:1"\n"a ""red"" house";"4:3"\n', 'a fox; asleep\n\na "red" house'),
+        ("a.csv", "a fox, asleep\t1:1\na house\t4:3\n", "a fox, asleep\n\na house"),
+        ("a.csv", "a fox; asleep,1:1\na house,4:3\n", "a fox; asleep\n\na house"),
+        ("a.csv", "prompt\na fox, asleep; red\na house\n", "a fox, asleep; red\n\na house"),
+        ("a.csv", "prompt,ratio\r\none,1:1\r\ntwo,4:3\r\n", "one\n\ntwo"),
+        ("a.csv", "prompt\rone\rtwo\r", "one\n\ntwo"),
     ],
 )
 def test_prompts_come_out_of_files(tmp_path: Path, name: str, content: str, prompts: str) -> None:
@@ -81,10 +91,44 @@ def test_prompts_come_out_of_files(tmp_path: Path, name: str, content: str, prom
     assert prompts_of_file(tmp_path / name) == prompts
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00rubbish\xff")
-    with pytest.raises(ValueError, match="decode"):
-        prompts_of_file(tmp_path / "a.txt")
+def test_a_text_that_is_no_unicode_is_read_as_windows_writes_it(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("prompt;format\nUne forêt à cinq heures, 5 €;1:1\n".encode("cp1252"))
+    assert prompts_of_file(tmp_path / "a.csv") == "Une forêt à cinq heures, 5 €"
+
+
+@pytest.mark.parametrize(
+    ("content", "key", "facts"),
+    [
+        (b"\xff\xfe\x00rubbish\xff", "prompts.file_bad", {}),
+        (b"\x81\x8d\xff", "prompts.file_bad", {}),
+        (b"x" * (2 * 1024 * 1024 + 1), "prompts.file_large", {"size": 2}),
+        (b"prompt\n\n  \n", "prompts.file_empty", {}),
+        (b'prompt,ratio\n\none,1:1\n"two,4:3\n' + b"three,1:1\n" * 20_000, "prompts.file_broken", {"line": 4}),
+        (b'prompt;ratio\r\none;1:1\r\n"two" and;4:3\r\n', "prompts.file_broken", {"line": 3}),
+    ],
+)
+def test_a_file_without_prompts_is_refused_in_words(
+    tmp_path: Path, content: bytes, key: str, facts: dict[str, object]
+) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(FileError) as refused:
+        prompts_of_file(tmp_path / "a.csv")
+    assert (refused.value.key, refused.value.facts) == (key, facts)
+    for language in texts.LANGUAGES:
+        assert texts.say(language, refused.value.key, **refused.value.facts)
+
+
+@given(
+    st.sampled_from(["a.csv", "a.txt"]),
+    st.binary(max_size=300) | st.text(alphabet='prompt",;\t\r\n\0 é"', max_size=300).map(str.encode),
+)
+def test_whatever_a_file_holds_it_is_prompts_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, name: str, content: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"any-{name}"
+    path.write_bytes(content)
+    with suppress(FileError):
+        assert prompts_of_file(path).strip()
 
 
 def test_a_form_survives_the_browser() -> None:

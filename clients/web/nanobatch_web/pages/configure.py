@@ -13,7 +13,7 @@ from nanobatch_client import NanobatchError, split_prompts
 from nanobatch_web import texts
 from nanobatch_web.pages.context import Context, say, warn
 from nanobatch_web.pages.elements import element
-from nanobatch_web.pages.files import prompts_of_file
+from nanobatch_web.pages.files import FileError, prompts_of_file
 from nanobatch_web.pages.form import Form, prompts_of
 from nanobatch_web.pages.money import micros
 from nanobatch_web.pages.offer import PROMPT_BOX, offer
@@ -173,8 +173,8 @@ def build(context: Context) -> Configure:
     def load_file(name: str, request: gr.Request) -> tuple[Any, dict[str, Any]]:
         try:
             return prompts_of_file(Path(name)), {"places": {}}
-        except ValueError:
-            return gr.skip(), {"places": {"#nb-prompts": [say(request, "prompts.file_bad")]}}
+        except FileError as error:
+            return gr.skip(), {"places": {"#nb-prompts": [say(request, error.key, **error.facts)]}}
 
     model.change(
         show_model,

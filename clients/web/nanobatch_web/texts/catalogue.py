@@ -60,6 +60,12 @@ TEXTS: dict[str, tuple[str, str]] = {
     "prompts.sample": ("Fill in three samples", "Insérer trois exemples"),
     "prompts.file": ("Load from .txt or .csv", "Charger un .txt ou .csv"),
     "prompts.file_bad": ("This file cannot be read as text.", "Ce fichier n'est pas lisible comme texte."),
+    "prompts.file_large": ("This file is larger than {size} MB.", "Ce fichier dépasse {size} Mo."),
+    "prompts.file_empty": ("There is no prompt in this file.", "Ce fichier ne contient aucun prompt."),
+    "prompts.file_broken": (
+        "This CSV file cannot be read from line {line} on: is a quotation mark missing there, or one too many?",
+        "Ce fichier CSV est illisible à partir de la ligne {line} : y manque-t-il un guillemet, ou y en a-t-il un de trop ?",
+    ),
     "references.label": ("Reference pictures", "Images de référence"),
     "references.info": (
         "Drop, paste or choose up to {count} pictures: PNG, JPEG or WebP, at most 10 MB each.",
@@ -104,7 +110,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Nothing is sent that could pass it. Empty: no cap.",
         "Rien n'est envoyé qui pourrait le dépasser. Vide : pas de plafond.",
     ),
-    "cap.bad": ("Give an amount of 0 or more, or nothing.", "Indiquez un montant d'au moins 0, ou rien."),
+    "cap.bad": (
+        "Give an amount of 0 or more (at most 9 trillion dollars), or nothing.",
+        "Indiquez un montant d'au moins 0 (9 000 milliards de dollars au plus), ou rien.",
+    ),
     "configure.next": ("Review", "Vérifier"),
     # Review
     "review.total": ("{count} pictures × {each} = {total}", "{count} images × {each} = {total}"),
