@@ -16,7 +16,8 @@ from weakref import WeakValueDictionary
 from nanobatch_client import Client, DeadlineExceededError, Patience, UnauthenticatedError, UnavailableError
 
 COOKIE = "nanobatch_token"
-_MAX_CLIENTS = 200
+MAX_CLIENTS = 200
+"""Connections that are kept for those who asked last."""
 _MAX_TOKEN = 512
 _TRUSTED = 5.0
 """Seconds for which a token that was good counts as good: a revoked one is out after that at the latest."""
@@ -29,6 +30,36 @@ _PATIENCE = Patience(
     retry=timedelta(seconds=2),
     watch=timedelta(seconds=2),
 )
+
+
+class Trusted:
+    """Tokens that were good a while ago, by their hashes."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """Know of none."""
+        self._clock = clock
+        self._since: OrderedDict[str, float] = OrderedDict()  # what was good last stands last
+
+    def note(self, identity: str) -> None:
+        """Note that a token is good, and forget those for which that no longer counts."""
+        now = self._clock()
+        self._since[identity] = now
+        self._since.move_to_end(identity)
+        while now - next(iter(self._since.values())) >= _TRUSTED_ALONE:
+            self._since.popitem(last=False)
+
+    def forget(self, identity: str) -> None:
+        """Note that a token is good no more."""
+        self._since.pop(identity, None)
+
+    def within(self, seconds: float, identity: str) -> bool:
+        """Tell whether a token was good within the last ``seconds``."""
+        since = self._since.get(identity)
+        return since is not None and self._clock() - since < seconds
+
+    def __len__(self) -> int:
+        """How many are known."""
+        return len(self._since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +77,8 @@ class Viewers:
         """Connect to ``gateway_target`` when first needed."""
         self._target = gateway_target
         self.token_mode = token_mode
-        self._clock = clock
         self._clients: OrderedDict[str, Client] = OrderedDict()
-        self._good: dict[str, float] = {}
+        self._trusted = Trusted(clock)
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
@@ -81,21 +111,20 @@ class Viewers:
         # A page is many requests at once: one of them asks.
         asking = self._asking.setdefault(identity, asyncio.Lock())
         async with asking:
-            good = self._good.get(identity)
-            if good is not None and self._clock() - good < _TRUSTED:
+            if self._trusted.within(_TRUSTED, identity):
                 return
             try:
                 # A connection of its own: strangers' tokens must not push out the connections that are kept.
                 async with Client(self._target, token=token, patience=_PATIENCE) as client:
                     await client.who_am_i()
             except (UnavailableError, DeadlineExceededError):
-                if good is not None and self._clock() - good < _TRUSTED_ALONE:
+                if self._trusted.within(_TRUSTED_ALONE, identity):
                     return
                 raise
             except UnauthenticatedError:
-                self._good.pop(identity, None)
+                self._trusted.forget(identity)
                 raise
-            self._good[identity] = self._clock()
+            self._trusted.note(identity)
 
     async def with_token(self, token: str) -> Viewer:
         """Return the viewer of a token. It is not checked here: every call to the gateway does."""
@@ -105,9 +134,9 @@ class Viewers:
             client = Client(self._target, token=token or None, patience=_PATIENCE)
             await client.__aenter__()
             self._clients[identity] = client
-            if len(self._clients) > _MAX_CLIENTS:
-                _, oldest = self._clients.popitem(last=False)
-                await oldest.__aexit__(None, None, None)
+            if len(self._clients) > MAX_CLIENTS:
+                # Not closed: somebody may still use it. gRPC closes a channel that nobody holds any more.
+                self._clients.popitem(last=False)
         self._clients.move_to_end(identity)
         return Viewer(identity, client)
 
