@@ -15,8 +15,9 @@ from fastapi.responses import RedirectResponse
 from starlette.types import ASGIApp
 
 from nanobatch_client import NanobatchError
+from nanobatch_runtime.own_names import OwnNames
 from nanobatch_web import quick_gradio, texts
-from nanobatch_web.door import Door, own_hosts
+from nanobatch_web.door import Door
 from nanobatch_web.gate import Gate
 from nanobatch_web.live.hub import Hub
 from nanobatch_web.pages import site
@@ -85,7 +86,7 @@ def make_app(settings: WebSettings, port: int) -> ASGIApp:
     host = settings.listen.rpartition(":")[0]
     inner = Live(app, hub, viewers)
     guarded = Gate(inner, viewers) if viewers.token_mode else inner
-    return Door(guarded, hosts=own_hosts(host, port, settings.page_url), pictures=_pictures(settings))
+    return Door(guarded, names=OwnNames.of(f"{host}:{port}", settings.page_url), pictures=_pictures(settings))
 
 
 def _home() -> APIRouter:

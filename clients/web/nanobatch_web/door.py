@@ -6,11 +6,11 @@ must be one of ours by exact name, and what changes something must come from our
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from nanobatch_runtime.own_names import OwnNames
 
 HEALTH = "/healthz"
 """Says that the event loop turns, to whoever asks under whatever name: probes know the machine's address alone."""
@@ -22,10 +22,10 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 class Door:
     """ASGI middleware: exact hosts, own origin, and a policy that lets nothing be loaded from elsewhere."""
 
-    def __init__(self, app: ASGIApp, *, hosts: frozenset[str], pictures: str) -> None:
-        """``hosts`` are ``name:port`` as browsers send them; ``pictures`` the sources of pictures besides our own."""
+    def __init__(self, app: ASGIApp, *, names: OwnNames, pictures: str) -> None:
+        """``names`` are the page's; ``pictures`` the sources of pictures besides our own."""
         self._app = app
-        self._hosts = hosts
+        self._names = names
         policy = (
             "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
             f"img-src 'self' data: blob: {pictures}; font-src 'self' data:; connect-src 'self' {pictures}; "
@@ -59,26 +59,13 @@ class Door:
 
     def _is_ours(self, headers: Headers, method: str) -> bool:
         hosts = headers.getlist("host")
-        if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
+        if len(hosts) != 1 or hosts[0].lower() not in self._names.hosts:
             return False
         origin = headers.get("origin")
-        if origin is not None and origin != "null" and urlsplit(origin).netloc.lower() in self._hosts:
-            return True
         if origin is not None:
-            return False
+            return origin.lower() in self._names.origins
         # Browsers say where a request comes from; other programs do not, and cannot be made to act by a web page.
         site = headers.get("sec-fetch-site", "none")
         return site in {"none", "same-origin"} or (
             method in _SAFE_METHODS and headers.get("sec-fetch-mode") == "navigate"
         )
-
-
-def own_hosts(listen_host: str, port: int, page_url: str) -> frozenset[str]:
-    """Return the hosts by which browsers reach the page."""
-    names = {listen_host}
-    if listen_host in {"127.0.0.1", "localhost", "[::1]"}:
-        names |= {"localhost", "127.0.0.1", "[::1]"}
-    hosts = {f"{name}:{port}" for name in names}
-    if page_url:
-        hosts.add(urlsplit(page_url).netloc.lower())
-    return frozenset(hosts)

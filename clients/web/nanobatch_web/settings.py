@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from nanobatch_runtime.addresses import check_address, is_loopback
+from nanobatch_runtime.addresses import check_address, check_web_address, is_loopback
 from nanobatch_runtime.settings import ObservedSettings
 
 MOUNT = "/nano-banana"
@@ -46,6 +46,11 @@ class WebSettings(ObservedSettings):
             message = "browsers need host:port, like 127.0.0.1:7860."
             raise ValueError(message)
         return check_address(value)
+
+    @field_validator("public_url", "page_url")
+    @classmethod
+    def _a_web_address(cls, value: str) -> str:
+        return check_web_address(value)
 
     @model_validator(mode="after")
     def _local_stays_local(self) -> Self:

@@ -9,14 +9,12 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from nanobatch_gateway import tokens
-from nanobatch_runtime.addresses import check_address, is_loopback
+from nanobatch_runtime.addresses import WEB_AUTHORITY, check_address, check_web_address, is_loopback
 from nanobatch_runtime.keyring import Keyring
 from nanobatch_runtime.redis import RedisSettings
 from nanobatch_runtime.settings import ObservedSettings, TokenSetting
 
-_AUTHORITY = r"(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?"
-_ORIGIN = re.compile(rf"https?://{_AUTHORITY}")
-_PUBLIC_URL = re.compile(rf"https?://{_AUTHORITY}(?:/[A-Za-z0-9._~/-]*)?")
+_ORIGIN = re.compile(rf"https?://{WEB_AUTHORITY}")
 _EVERY_ADDRESS = ("0.0.0.0", "[::]", "[::0]")  # noqa: S104  # to recognise them
 
 
@@ -94,11 +92,7 @@ class GatewaySettings(RedisSettings, ObservedSettings):
     @field_validator("public_url")
     @classmethod
     def _a_web_address(cls, value: str) -> str:
-        value = value.strip().rstrip("/")
-        if value and not _PUBLIC_URL.fullmatch(value):
-            message = "this is no web address; write it like https://pictures.example."
-            raise ValueError(message)
-        return value
+        return check_web_address(value)
 
     @field_validator("cors_origin")
     @classmethod

@@ -52,7 +52,6 @@ from nanobatch_gateway.feed import WatchLimits
 from nanobatch_gateway.first_admin import EnsureFirstAdmin
 from nanobatch_gateway.http.access import Gate
 from nanobatch_gateway.http.app import HttpParts, make_app
-from nanobatch_gateway.http.doors import OwnNames
 from nanobatch_gateway.http.rest import BatchUseCases
 from nanobatch_gateway.http.server import HttpServer
 from nanobatch_gateway.keys import Keys
@@ -79,6 +78,7 @@ from nanobatch_gateway.watch import WatchExecution
 from nanobatch_runtime.clock import Clock, SystemClock
 from nanobatch_runtime.lifecycle import cancel
 from nanobatch_runtime.metrics import REDIS_UP
+from nanobatch_runtime.own_names import OwnNames
 from nanobatch_runtime.pictures import PictureChecker, PictureLimits
 from nanobatch_runtime.redis import require_same
 from nanobatch_runtime.rpc import options

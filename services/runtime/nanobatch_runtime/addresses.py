@@ -1,4 +1,4 @@
-"""Listen addresses: what is one, and who can reach it."""
+"""Addresses: what one may listen on and who can reach that, and what browsers are told."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import re
 
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:\[\]/\s]+):(?P<port>\d{1,5})")
 _MAX_PORT = 65_535
+WEB_AUTHORITY = r"(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?"
+"""What stands behind the scheme of an origin, as a regular expression."""
+_WEB_ADDRESS = re.compile(rf"https?://{WEB_AUTHORITY}(?:/[A-Za-z0-9._~/-]*)?")
 
 
 def check_address(value: str) -> str:
@@ -16,6 +19,15 @@ def check_address(value: str) -> str:
     match = _HOST_AND_PORT.fullmatch(value)
     if match is None or int(match["port"]) > _MAX_PORT:
         message = "this is no address; write host:port, like 127.0.0.1:50051, or unix:/path."
+        raise ValueError(message)
+    return value
+
+
+def check_web_address(value: str) -> str:
+    """Return the address that browsers are told, without a slash at its end; an empty one stays. Raises ValueError."""
+    value = value.strip().rstrip("/")
+    if value and not _WEB_ADDRESS.fullmatch(value):
+        message = "this is no web address; write it like https://pictures.example."
         raise ValueError(message)
     return value
 

@@ -15,7 +15,6 @@ from nanobatch_client.models import Result
 from nanobatch_gateway.adapters.links_hmac import HmacPictureLinks
 from nanobatch_gateway.domain import Caller, LinkInvalidError
 from nanobatch_gateway.file_names import extension, file_stem
-from nanobatch_gateway.http.doors import OwnNames
 from nanobatch_runtime.clock import ManualClock
 from nanobatch_runtime.ids import new_id
 from nanobatch_runtime.keyring import Keyring
@@ -93,12 +92,3 @@ def test_names_are_those_of_the_command_line(prompt: str, index: int, variation:
     name = f"{file_stem(index, variation, prompt)}.{extension(kind)}"
     assert name == file_name(result)
     assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-.")
-
-
-def test_a_default_port_may_be_left_out_and_no_other() -> None:
-    names = OwnNames.of("10.0.0.5:8080", "https://pictures.example/nb")
-    assert {"10.0.0.5:8080", "localhost:8080", "pictures.example", "pictures.example:443"} <= names.hosts
-    assert {"https://pictures.example", "http://127.0.0.1:8080"} <= names.origins
-    assert not {"10.0.0.5", "localhost", "pictures.example:80"} & names.hosts
-    assert "http://pictures.example" not in names.origins
-    assert "localhost" in OwnNames.of("127.0.0.1:80", "").hosts

@@ -1,6 +1,8 @@
 """The page as it is put together."""
 
-from nanobatch_runtime.settings import load
+import pytest
+
+from nanobatch_runtime.settings import SettingsError, load
 from nanobatch_web import quick_gradio
 from nanobatch_web.app import gr, make_app
 from nanobatch_web.settings import WebSettings
@@ -24,3 +26,12 @@ def test_gradio_writes_no_documentation_while_it_loads():
     """Where a new version of it has other names, the page starts as slowly as it did before: then this says so."""
     assert gr.component_meta.create_or_modify_pyi is quick_gradio._nothing
     assert gr.component_meta.EventListener.set_doc is quick_gradio._nothing
+
+
+@pytest.mark.parametrize("name", ["NANOBATCH_WEB_URL", "NANOBATCH_PUBLIC_URL"])
+def test_what_browsers_cannot_reach_is_no_address_of_the_page(name: str) -> None:
+    field = {"NANOBATCH_WEB_URL": "page_url", "NANOBATCH_PUBLIC_URL": "public_url"}[name]
+    assert getattr(load(WebSettings, **{field: "https://pictures.example/"}), field) == "https://pictures.example"
+    for wrong in ("pictures.example", "https://pictures.example; script-src *"):
+        with pytest.raises(SettingsError, match=name):
+            load(WebSettings, **{field: wrong})

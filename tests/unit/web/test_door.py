@@ -2,13 +2,14 @@ import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 
-from nanobatch_web.door import Door, own_hosts
+from nanobatch_runtime.own_names import OwnNames
+from nanobatch_web.door import Door
 
-HOSTS = own_hosts("127.0.0.1", 7860, "https://pictures.example")
+NAMES = OwnNames.of("127.0.0.1:7860", "https://pictures.example")
 
 
-async def knock(method: str = "GET", path: str = "/", **headers: str) -> httpx.Response:
-    door = Door(PlainTextResponse("in"), hosts=HOSTS, pictures="http://127.0.0.1:8080")
+async def knock(method: str = "GET", path: str = "/", names: OwnNames = NAMES, **headers: str) -> httpx.Response:
+    door = Door(PlainTextResponse("in"), names=names, pictures="http://127.0.0.1:8080")
     transport = httpx.ASGITransport(door)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:7860") as client:
         return await client.request(
@@ -46,6 +47,7 @@ async def test_other_names_are_not(host: str) -> None:
         ("POST", {"origin": "https://pictures.example"}, 200),
         ("POST", {"origin": "http://evil.test"}, 403),
         ("POST", {"origin": "http://127.0.0.1:7861"}, 403),
+        ("POST", {"origin": "http://pictures.example"}, 403),
         ("POST", {"origin": "null"}, 403),
         ("GET", {"origin": "http://evil.test"}, 403),
         ("POST", {"sec-fetch-site": "cross-site"}, 403),
@@ -59,6 +61,21 @@ async def test_other_names_are_not(host: str) -> None:
 )
 async def test_only_our_own_pages_may_act(method: str, headers: dict[str, str], status: int) -> None:
     assert (await knock(method, **headers)).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("address", "page_url", "host", "origin"),
+    [
+        ("127.0.0.1:80", "", "127.0.0.1", "http://127.0.0.1"),
+        ("127.0.0.1:80", "", "localhost", "http://localhost"),
+        ("127.0.0.1:7860", "https://pictures.example:443", "pictures.example", "https://pictures.example"),
+        ("127.0.0.1:7860", "https://pictures.example:8443", "pictures.example:8443", "https://pictures.example:8443"),
+    ],
+)
+async def test_browsers_leave_out_the_port_that_goes_with_the_scheme(
+    address: str, page_url: str, host: str, origin: str
+) -> None:
+    assert (await knock("POST", names=OwnNames.of(address, page_url), host=host, origin=origin)).status_code == 200
 
 
 async def test_nothing_may_be_loaded_from_elsewhere() -> None:

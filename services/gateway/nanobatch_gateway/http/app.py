@@ -17,7 +17,7 @@ from nanobatch_gateway.export import ExportExecution
 from nanobatch_gateway.http.access import Gate
 from nanobatch_gateway.http.archive import archive_routes
 from nanobatch_gateway.http.docs import docs_routes
-from nanobatch_gateway.http.doors import Doors, OwnNames, Sharing
+from nanobatch_gateway.http.doors import Doors, Sharing
 from nanobatch_gateway.http.errors import MethodNotAllowedError, RouteNotFoundError
 from nanobatch_gateway.http.events import event_routes
 from nanobatch_gateway.http.forms import MAX_BODY_BYTES
@@ -31,6 +31,7 @@ from nanobatch_gateway.limits import WatchStreams
 from nanobatch_gateway.ports import Images, PictureLinks
 from nanobatch_gateway.watch import WatchExecution
 from nanobatch_runtime.errors import FieldViolation, NanobatchError
+from nanobatch_runtime.own_names import OwnNames
 
 
 @dataclass(frozen=True, slots=True)

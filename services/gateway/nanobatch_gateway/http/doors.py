@@ -7,48 +7,21 @@ another site. Both are compared whole, name and port: a prefix or a suffix is so
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nanobatch_gateway.http.errors import HostNotAllowedError, OriginNotAllowedError
+from nanobatch_runtime.own_names import OwnNames
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 _PREFLIGHT = {
     "access-control-allow-methods": "GET, HEAD, POST",
     "access-control-allow-headers": "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Range",
     "access-control-max-age": "600",
 }
 _EXPOSED = "Content-Disposition, ETag, Retry-After"
-
-
-@dataclass(frozen=True, slots=True)
-class OwnNames:
-    """The names under which this port is ours: values of ``Host``, and origins."""
-
-    hosts: frozenset[str]
-    origins: frozenset[str]
-
-    @classmethod
-    def of(cls, address: str, public_url: str) -> OwnNames:
-        """Return the names of ``host:port`` (the real port) and of the address that browsers are told."""
-        host, _, port = address.rpartition(":")
-        bases = [f"http://{name}:{port}" for name in {*_LOOPBACK_NAMES, host.lower()}]
-        hosts: set[str] = set()
-        origins: set[str] = set()
-        for base in [*bases, *([public_url] if public_url else [])]:
-            parts = urlsplit(base)
-            name, number = parts.netloc.rpartition("@")[2], parts.port or _DEFAULT_PORTS[parts.scheme]
-            bare = name.removesuffix(f":{parts.port}") if parts.port else name
-            spellings = {f"{bare}:{number}"} | ({bare} if number == _DEFAULT_PORTS[parts.scheme] else set())
-            hosts |= spellings
-            origins |= {f"{parts.scheme}://{spelling}" for spelling in spellings}
-        return cls(frozenset(hosts), frozenset(origins))
 
 
 class Doors:
