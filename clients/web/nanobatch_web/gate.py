@@ -49,7 +49,7 @@ def _led_away(scope: Scope, headers: Headers, error: NanobatchError) -> Response
         or ("sec-fetch-mode" not in headers and "text/html" in headers.get("accept", ""))
     )
     if not navigates:
-        return refusal(error)
+        return refusal(error, texts.language_of(headers))
     if isinstance(error, UnauthenticatedError):
         wanted = scope["path"] + (f"?{scope['query_string'].decode('ascii')}" if scope["query_string"] else "")
         return RedirectResponse(login_address(wanted), 303, headers={"Cache-Control": "no-store"})

@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 
 from nanobatch_client import NanobatchError, split_prompts
-from nanobatch_web import texts
-from nanobatch_web.pages.context import Context, say, warn
+from nanobatch_web import refusals
+from nanobatch_web.pages.context import Context, language_of, say, warn
 from nanobatch_web.pages.elements import element
 from nanobatch_web.pages.files import FileError, prompts_of_file
 from nanobatch_web.pages.form import Form, prompts_of
@@ -163,7 +163,7 @@ def build(context: Context) -> Configure:
             viewer = await context.viewer(request)
             found = await viewer.client.check_api_key(model_id, secret.strip())
         except NanobatchError as error:
-            return status(error.message, good=False)
+            return status(refusals.told(language_of(request), error), good=False)
         if not found.valid:
             return status(f"{say(request, 'key.bad')} {found.message}", good=False)
         if not found.model_available:
@@ -191,7 +191,7 @@ def build(context: Context) -> Configure:
 
 
 def _samples(request: gr.Request) -> str:
-    return _SAMPLES[texts.language_of(dict(request.headers))]
+    return _SAMPLES[language_of(request)]
 
 
 def status(sentence: str, *, good: bool) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from nanobatch_client import NanobatchError, UnavailableError
-from nanobatch_web import texts
+from nanobatch_client import NanobatchError
+from nanobatch_web import refusals, texts
 from nanobatch_web.viewers import Viewer, Viewers
 
 
@@ -29,12 +29,16 @@ class Context:
         return await self.viewers.of(dict(request.headers))
 
 
+def language_of(request: gr.Request) -> str:
+    """Return the language of a request."""
+    return texts.language_of(dict(request.headers))
+
+
 def say(request: gr.Request, key: str, **facts: object) -> str:
     """Return a sentence in the language of a request."""
-    return texts.say(texts.language_of(dict(request.headers)), key, **facts)
+    return texts.say(language_of(request), key, **facts)
 
 
 def warn(request: gr.Request, error: NanobatchError) -> None:
     """Show an error as a toast. Its words are text: Gradio's toasts are markup."""
-    sentence = say(request, "error.gateway") if isinstance(error, UnavailableError) else error.message
-    gr.Warning(escape(sentence))
+    gr.Warning(escape(refusals.told(language_of(request), error)))

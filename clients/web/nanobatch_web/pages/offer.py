@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from html import escape
 from typing import Any
@@ -32,7 +33,7 @@ def offer(
     ratios = [(say(request, "ratio.default"), ""), *((name, name) for name in picked.aspect_ratios)]
     sizes = [(_size_name(picked, name), name) for name in picked.image_sizes]
     return (
-        facts(picked, request),
+        facts(picked, known, request),
         gr.Radio(choices=ratios, value=ratio if ratio in picked.aspect_ratios else ""),
         gr.Radio(
             choices=sizes,
@@ -50,7 +51,7 @@ def offer(
     )
 
 
-def facts(model: Model, request: gr.Request) -> str:
+def facts(model: Model, known: Sequence[Model], request: gr.Request) -> str:
     """Return price, limits and lifecycle of a model as a list."""
     lines = []
     if model.prices and not any(price.micros for price in model.prices):
@@ -68,16 +69,26 @@ def facts(model: Model, request: gr.Request) -> str:
     if model.default_timeout:
         lines.append(say(request, "model.timeout", duration=duration(timedelta(seconds=model.default_timeout.seconds))))
     items = [f"<li>{escape(line)}</li>" for line in lines]
-    if model.retirement_date:
-        successor = model.successor or "-"
-        lifecycle = say(request, "model.retires", date=model.retirement_date, successor=successor)
-        items.append(f'<li class="nb-odd">{escape(lifecycle)}</li>')
-    items += [f'<li class="nb-odd">{escape(line)}</li>' for line in model.warnings]
+    items += [f'<li class="nb-odd">{escape(line)}</li>' for line in lifecycle(model, known, request)]
     where = ""
     if model.needs_key and model.key_url.startswith("https://"):
         link = escape(model.key_url, quote=True)
         where = f'<a href="{link}" target="_blank" rel="noopener noreferrer">{escape(say(request, "key.where"))}</a>'
     return f'<ul class="nb-facts">{"".join(items)}</ul>{where}'
+
+
+def lifecycle(model: Model, known: Sequence[Model], request: gr.Request) -> list[str]:
+    """Return when a model retires and, where the gateway warns of that, what to know before paying."""
+    if not model.retirement_date:
+        return list(model.warnings)
+    lines = [say(request, "model.retires", date=model.retirement_date, successor=model.successor or "-")]
+    if model.warnings:  # in English, and about nothing else
+        lines.append(say(request, "model.retiring"))
+        successor = next((one for one in known if one.id == model.successor and one.prices), None)
+        if successor is not None:
+            price = dollars(successor.prices[0].micros)
+            lines.append(say(request, "model.successor", successor=successor.id, price=price))
+    return lines
 
 
 def _size_name(model: Model, name: str) -> str:

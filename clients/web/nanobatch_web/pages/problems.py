@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import gradio as gr
 
 from nanobatch_client import Violation
-from nanobatch_web.pages.context import say
+from nanobatch_web import refusals, texts
+from nanobatch_web.pages.context import language_of, say
 
 KEY = "#nb-key"
 # Fields of CreateExecutionRequest -> where they stand in the first step; the longest name that fits counts.
@@ -26,19 +27,19 @@ _PLACES = {
 _ELSEWHERE = "#nb-problems"
 
 
-def by_prompt(problems: Sequence[Violation]) -> dict[str, list[str]]:
-    """Return what is wrong with single prompts: number (from 0) -> sentences."""
+def by_prompt(problems: Sequence[Violation], request: gr.Request | None = None) -> dict[str, list[str]]:
+    """Return what is wrong with single prompts: number (from 0) -> sentences, without a ``request`` in English."""
     found: dict[str, list[str]] = {}
     for problem in problems:
         number = _prompt_number(problem)
         if number is not None:
-            found.setdefault(number, []).append(problem.description)
+            found.setdefault(number, []).append(_sentence(problem, request))
     return found
 
 
-def elsewhere(problems: Sequence[Violation]) -> list[str]:
-    """Return what is wrong with anything but single prompts."""
-    return [problem.description for problem in problems if _prompt_number(problem) is None]
+def elsewhere(problems: Sequence[Violation], request: gr.Request | None = None) -> list[str]:
+    """Return what is wrong with anything but single prompts, without a ``request`` in English."""
+    return [_sentence(problem, request) for problem in problems if _prompt_number(problem) is None]
 
 
 def at_fields(problems: Sequence[Violation], request: gr.Request) -> dict[str, list[str]]:
@@ -46,14 +47,17 @@ def at_fields(problems: Sequence[Violation], request: gr.Request) -> dict[str, l
     places: dict[str, list[str]] = {}
     for problem in problems:
         number = _prompt_number(problem)
-        sentence = problem.description
+        sentence = _sentence(problem, request)
         if number is not None:
             sentence = f"{say(request, 'review.prompt', number=int(number) + 1)}: {sentence}"
-        name = problem.field.partition("[")[0]
-        if name == "max_cost_micros":
-            sentence = say(request, "cap.bad")  # the gateway's is about millionths
-        places.setdefault(_PLACES.get(name, _ELSEWHERE), []).append(sentence)
+        place = places.setdefault(_PLACES.get(problem.field.partition("[")[0], _ELSEWHERE), [])
+        if sentence not in place:
+            place.append(sentence)
     return places
+
+
+def _sentence(problem: Violation, request: gr.Request | None) -> str:
+    return refusals.told_of_field(texts.LANGUAGES[0] if request is None else language_of(request), problem)
 
 
 def _prompt_number(problem: Violation) -> str | None:

@@ -8,6 +8,7 @@ import orjson
 from fastapi import Request, Response
 
 from nanobatch_client import NanobatchError
+from nanobatch_web import refusals, texts
 
 _HTTP = {
     "INVALID_ARGUMENT": 400,
@@ -30,18 +31,21 @@ def answer(data: Any) -> Response:
     return _json({"success": True, "data": data}, 200)
 
 
-def refusal(error: NanobatchError) -> Response:
+def refusal(error: NanobatchError, language: str) -> Response:
     """Return an error with its sentence and all bad fields."""
-    fields = [{"field": bad.field, "message": bad.description, "reason": bad.reason} for bad in error.violations]
-    body = {"code": error.reason, "message": error.message, "fields": fields}
+    fields = [
+        {"field": bad.field, "message": refusals.told_of_field(language, bad), "reason": bad.reason}
+        for bad in error.violations
+    ]
+    body = {"code": error.reason, "message": refusals.told(language, error), "fields": fields}
     return _json({"success": False, "error": body}, _HTTP.get(error.code, 500))
 
 
-async def refuse(_request: Request, error: Exception) -> Response:
+async def refuse(request: Request, error: Exception) -> Response:
     """Turn an SDK error that a route raised into its answer."""
     if not isinstance(error, NanobatchError):
         raise error
-    return refusal(error)
+    return refusal(error, texts.language_of(request.headers))
 
 
 def _json(body: dict[str, Any], status: int) -> Response:

@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nanobatch_client import NanobatchError
+from nanobatch_web import texts
 from nanobatch_web.live.hub import Hub
 from nanobatch_web.routes.answers import refusal
 from nanobatch_web.settings import OWN
@@ -41,7 +42,7 @@ class Live:
         try:
             body, pause = await self._newer(scope)
         except NanobatchError as error:
-            await refusal(error)(scope, receive, send)
+            await refusal(error, texts.language_of(Headers(scope=scope)))(scope, receive, send)
             return
         headers = [
             (b"content-type", b"application/json"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nanobatch_web.texts.catalogue import TEXTS
+from nanobatch_web.texts.refusals import REFUSALS
 
 LANGUAGES = ("en", "fr")
 
@@ -29,7 +30,12 @@ def say(language: str, key: str, **facts: object) -> str:
     return TEXTS[key][LANGUAGES.index(language)].format(**facts)
 
 
+def has(key: str) -> bool:
+    """Tell whether the catalogue has a sentence."""
+    return key in TEXTS
+
+
 def table(language: str) -> dict[str, str]:
-    """Return the whole catalogue in one language, for Gradio and for the page's scripts."""
+    """Return the catalogue in one language, for Gradio and for the page's scripts; refusals come with their sentences."""
     index = LANGUAGES.index(language)
-    return {key: texts[index] for key, texts in TEXTS.items()}
+    return {key: texts[index] for key, texts in TEXTS.items() if key not in REFUSALS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nanobatch_web.texts.gallery import GALLERY
+from nanobatch_web.texts.refusals import REFUSALS
 from nanobatch_web.texts.statistics import STATISTICS
 
 TEXTS: dict[str, tuple[str, str]] = {
@@ -22,6 +23,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     "model.references": ("up to {count} reference pictures", "jusqu'à {count} images de référence"),
     "model.characters": ("prompts of up to {count} characters", "prompts de {count} caractères au plus"),
     "model.timeout": ("given up after {duration}", "abandon après {duration}"),
+    "model.retiring": (
+        "it is used as long as the provider offers it",
+        "il est utilisé tant que le fournisseur le propose",
+    ),
+    "model.successor": ("{successor} costs {price} a picture", "{successor} coûte {price} par image"),
     "model.retires": ("retires on {date}; successor: {successor}", "retiré le {date} ; successeur : {successor}"),
     "key.label": ("Provider key", "Clé du fournisseur"),
     "key.info": (
@@ -109,10 +115,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     "cap.info": (
         "Nothing is sent that could pass it. Empty: no cap.",
         "Rien n'est envoyé qui pourrait le dépasser. Vide : pas de plafond.",
-    ),
-    "cap.bad": (
-        "Give an amount of 0 or more (at most 9 trillion dollars), or nothing.",
-        "Indiquez un montant d'au moins 0 (9 000 milliards de dollars au plus), ou rien.",
     ),
     "configure.next": ("Review", "Vérifier"),
     # Review
@@ -228,6 +230,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "charged.YES": ("It was charged.", "Cela a été facturé."),
     "charged.MAYBE": ("It may have been charged.", "Cela a peut-être été facturé."),
     **GALLERY,
+    **REFUSALS,
     # Anything
     "error.gateway": (
         "The server cannot be reached. Nothing was lost; try again in a moment.",
