@@ -6,7 +6,7 @@ from playwright.async_api import Browser, Page, Request, expect
 
 from nanobatch_client import Client
 
-from .steps import pick
+from .steps import colours, pick
 
 KEY = "AIza-a-key-that-must-stay-nowhere"
 AT_REST = """() => {
@@ -164,6 +164,12 @@ async def test_a_french_browser_gets_a_french_page(chromium: Browser, browser: B
     for name in ("Nouveau lot", "Résultats", "Historique", "Statistiques"):
         await expect(page.get_by_role("navigation").get_by_role("link", name=name)).to_be_visible()
     await expect(page.locator("html")).to_have_attribute("lang", "fr")
+    await page.locator("#nb-next").click()
+    await expect(page.locator("#nb-prompts .nb-wrong")).to_have_text("Écrivez au moins un prompt.")
+    for place in ("h1", "#nb-prompts textarea", "#nb-prompts .nb-wrong", "#nb-facts li", "#nb-next"):
+        ground, contrast = await colours(page, place)
+        assert contrast >= 4.5, place
+        assert ground < 0.1 or place == "#nb-next", place  # which is of one colour in the dark, too
     await page.get_by_role("button", name="Insérer trois exemples").click()
     await expect(page.get_by_text("3 prompts", exact=True)).to_be_visible()
     await page.locator("#nb-next").click()
@@ -172,4 +178,12 @@ async def test_a_french_browser_gets_a_french_page(chromium: Browser, browser: B
     await expect(page.locator(".nb-outcome [data-fact='run.done'] dd")).to_have_text("3")
     await expect(page.get_by_role("link", name="Voir tous les résultats").last).to_be_visible()
     assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+    run = page.url.partition("execution=")[2]
+    for path, there in (
+        (f"results?execution={run}", "nb-gallery .nb-card img"),
+        ("history", "nb-history .nb-batch img"),
+    ):
+        await page.goto(site.url + path)
+        await expect(page.locator(there).first).to_be_visible()
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 360, path
     await page.close()

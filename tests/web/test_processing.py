@@ -1,5 +1,8 @@
 """The third step in a browser: numbers that are the gateway's, pauses that say what they need, tabs that all live."""
 
+import re
+from datetime import timedelta
+
 import pytest
 from playwright.async_api import Browser, Page, Route, expect
 
@@ -35,8 +38,31 @@ async def expect_numbers(page: Page, execution: Execution) -> None:
     )
 
 
+async def expect_outcome(page: Page, execution: Execution) -> None:
+    """Compare every number of the last step with what GetExecution says; there are no others."""
+    stats = execution.stats
+    left = stats.pending + stats.processing
+    facts = {
+        "done": str(stats.completed),
+        "failed": str(stats.failed),
+        "cancelled": str(stats.cancelled or ""),
+        "left": str(left or ""),
+        "cost" if left else "cost_all": dollars(stats.total_cost_micros),
+        "maybe": dollars(stats.uncertain_cost_micros) if stats.uncertain_cost_micros else "",
+    }
+    wanted = {f"run.{name}": fact for name, fact in facts.items() if fact}
+    for name, fact in wanted.items():
+        await expect(page.locator(f".nb-outcome [data-fact='{name}'] dd")).to_have_text(fact)
+    await expect(page.locator(".nb-outcome dd")).to_have_count(len(wanted))
+
+
 async def test_a_cap_that_is_reached_is_raised_where_it_is_told(page: Page, site, client: Client) -> None:
-    prompts = ["one", "two", "three {{fault:image-safety}}", "four"]
+    prompts = [
+        "one",
+        "two, with more words than the others have",
+        "three {{fault:image-safety}}",
+        "four {{fault:junkx1}}",
+    ]
     run = await client.create_execution(prompts, model=MODEL, api_key="a-good-key", max_cost_micros=80_000)
     await page.goto(f"{site.url}?execution={run.id}")
     await expect(page.locator(".nb-note").last).to_contain_text("Cap reached")
@@ -51,8 +77,33 @@ async def test_a_cap_that_is_reached_is_raised_where_it_is_told(page: Page, site
     await expect_numbers(page, ended)
     withheld = page.locator("nb-run .nb-card[data-state='FAILED']")
     await expect(withheld).to_contain_text("The provider made a picture and withheld it.")
-    for name, number in (("done", ended.stats.completed), ("failed", ended.stats.failed)):
-        await expect(page.locator(f".nb-outcome [data-fact='run.{name}'] dd")).to_have_text(str(number))
+    assert ended.stats.total_cost_micros
+    assert ended.stats.uncertain_cost_micros
+    await expect_outcome(page, ended)
+
+    results = [one async for one in client.list_results(run.id)]
+    await page.goto(f"{site.url}results?execution={run.id}")
+    cards = page.locator("nb-gallery .nb-card")
+    await expect(cards).to_have_count(4)
+    dearest = sorted(results, key=lambda one: -one.cost_micros)
+    assert dearest[0].prompt_text == prompts[1]
+    slowest = sorted(results, key=lambda one: -round((one.processing_time or timedelta()).total_seconds() * 1000))
+    for order, wanted in (("cost", dearest), ("slowest", slowest)):
+        await page.get_by_label("Sort by").select_option(order)
+        for place, result in enumerate(wanted):
+            await expect(cards.nth(place)).to_have_attribute("data-id", result.id)
+
+
+async def test_what_takes_time_says_how_far_it_is_and_what_it_waits_for(page: Page, site, client: Client) -> None:
+    # Five have to be seen before anything is concluded from how long they took.
+    prompts = [*(f"quick {number}" for number in range(5)), "slow [delay:60]", "again [fail:500]"]
+    run = await client.create_execution(prompts, model="sandbox", max_attempts=10)
+    await page.goto(f"{site.url}?execution={run.id}")
+    slow, again = page.locator(".nb-card").nth(5), page.locator(".nb-card").nth(6)
+    await expect(slow.locator("progress")).to_have_attribute("value", re.compile(r"^[1-9]\d?(\.\d+)?$"))
+    await expect(page.locator(".nb-numbers [data-fact='eta']")).to_have_text(re.compile(r"^about \d.* left$"))
+    await expect(again.locator(".nb-why")).to_have_text(re.compile(r"^trying again after a failure, until \d+:\d\d"))
+    await client.cancel_execution(run.id)
 
 
 async def test_a_key_that_is_refused_is_asked_for_where_that_is_told(page: Page, site, client: Client) -> None:
@@ -160,4 +211,18 @@ async def test_an_unknown_run_is_told_and_a_final_one_opens_at_its_results(page:
     run = await client.create_execution(["[delay:20] one"], model="sandbox")
     await client.cancel_execution(run.id)
     await page.goto(f"{site.url}?execution={run.id}")
+    await expect_outcome(page, await client.get_execution(run.id))
     await expect(page.locator(".nb-outcome [data-fact='run.cancelled'] dd")).to_have_text("1")
+
+
+async def test_the_last_step_goes_on_counting_when_something_is_tried_again(page: Page, site, client: Client) -> None:
+    run = await client.create_execution(["one", "two [fail:400]"], model="sandbox")
+    async for _ in client.watch(run.id):
+        pass
+    await page.goto(f"{site.url}?execution={run.id}")
+    await expect_outcome(page, await client.get_execution(run.id))
+    failed = [one async for one in client.list_results(run.id)][1]
+    await client.retry_execution(run.id, edits={failed.id: "two [delay:60]"}, result_ids=[failed.id])
+    await expect_outcome(page, await client.get_execution(run.id))
+    await expect(page.locator(".nb-outcome [data-fact='run.left'] dd")).to_have_text("1")
+    await client.cancel_execution(run.id)

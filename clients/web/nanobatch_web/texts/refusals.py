@@ -26,7 +26,7 @@ REFUSALS: dict[str, tuple[str, str]] = {
         "C'est plus long que ne peut l'être une clé de fournisseur.",
     ),
     "bad.api_key.MALFORMED": (
-        "This key holds spaces or control characters: was it pasted whole?",
+        "The key holds white space or control characters: was it pasted whole?",
         "Cette clé contient des espaces ou des caractères de contrôle : a-t-elle été collée en entier ?",
     ),
     "bad.reference_image_ids.TOO_MANY": (
