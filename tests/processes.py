@@ -145,6 +145,10 @@ class Cluster:
         places = {"NANOBATCH_GENERATOR_GRPC": at, "NANOBATCH_DATA_DIR": str(self.folder / name)}
         return self._start("generator", name, places | {"NANOBATCH_GEMINI_BASE_URL": upstream_url} | own)
 
+    def web(self, name: str = "web", **own: str) -> subprocess.Popen:
+        """Start a page; ``own`` are its variables."""
+        return self._start("web", name, own)
+
     def log(self, name: str) -> str:
         """Return what the service of that name has said so far."""
         return (self.folder / f"{name}.log").read_text()

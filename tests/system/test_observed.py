@@ -5,7 +5,8 @@ import asyncio
 import grpc
 import pytest
 from processes import cluster, free_port, product
-from scrape import scrape, status
+from scrape import Scraped, scrape, status
+from told import metrics_told
 
 from nanobatch_client.models import ExecutionState
 from nanobatch_runtime import metrics
@@ -66,16 +67,31 @@ async def test_one_process_shows_what_its_services_have_done(tmp_path, gemini, c
     assert absent <= {"nanobatch_redis_up", "nanobatch_credentials_cooling", "nanobatch_http_requests_total"}, absent
 
 
+def assert_as_told(service: str, seen: Scraped) -> None:
+    """What a service shows is what the docs say, and what has no labels it shows before anything has happened."""
+    told = {name for name, each in metrics_told().items() if each.is_shown_by(service)}
+    parts = {f"{name}_count" if kind == "histogram" else name: name for name, kind in metrics.types().items()}
+    shown = {parts[sample.name] for sample in seen.samples if sample.name in parts}
+    assert shown <= told, service
+    assert {name for name in told if not metrics_told()[name].labels} <= shown, service
+
+
 async def test_each_service_has_a_port_and_is_ready_when_it_serves(tmp_path, redis_server, connect):
-    ports = {name: f"127.0.0.1:{free_port()}" for name in ("gateway", "generator", "storage")}
+    ports = {name: f"127.0.0.1:{free_port()}" for name in ("gateway", "generator", "storage", "web")}
     with cluster(tmp_path, NANOBATCH_REDIS_URL=redis_server.url) as services:
         services.gateway(NANOBATCH_METRICS=ports["gateway"])
         await eventually(lambda: status(ports["gateway"], "/healthz") == 200, within=30)
         assert status(ports["gateway"], "/readyz") == 503  # it waits for storage
+        assert_as_told("gateway", scrape(ports["gateway"]))
+        page = {"NANOBATCH_WEB": f"127.0.0.1:{free_port()}", "NANOBATCH_GATEWAY_TARGET": services.target}
+        services.web(NANOBATCH_METRICS=ports["web"], **page)
         services.storage(NANOBATCH_METRICS=ports["storage"])
         services.generator("one", at=services.generator_target, NANOBATCH_METRICS=ports["generator"])
         for name, address in ports.items():
-            await eventually(lambda address=address: status(address, "/readyz") == 200, within=30)
+            await eventually(lambda address=address: status(address, "/readyz") == 200, within=60)
+            assert_as_told(name, await asyncio.to_thread(scrape, address))
+        ports.pop("web")  # it has no Redis
+        for name, address in ports.items():
             await eventually(
                 lambda name=name, address=address: scrape(address).total("nanobatch_redis_up", service=name)
             )
@@ -86,6 +102,8 @@ async def test_each_service_has_a_port_and_is_ready_when_it_serves(tmp_path, red
         assert scrape(ports["generator"]).total("nanobatch_attempts_total", outcome="COMPLETED") == 5
         assert scrape(ports["storage"]).total("nanobatch_leases_total", provider="sandbox") == 5
         assert scrape(ports["gateway"]).total("nanobatch_event_lag_seconds_count") > 0
+        for name, address in ports.items():
+            assert_as_told(name, scrape(address))
         await redis_server_gone(redis_server, ports)
 
 

@@ -77,7 +77,7 @@ from nanobatch_gateway.validation import Validator
 from nanobatch_gateway.watch import WatchExecution
 from nanobatch_runtime.clock import Clock, SystemClock
 from nanobatch_runtime.lifecycle import cancel
-from nanobatch_runtime.metrics import REDIS_UP
+from nanobatch_runtime.metrics import GATEWAY, REDIS_UP
 from nanobatch_runtime.own_names import OwnNames
 from nanobatch_runtime.pictures import PictureChecker, PictureLimits
 from nanobatch_runtime.redis import require_same
@@ -149,11 +149,9 @@ async def open_app(
     """
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
-        storage, generator = storage_channel, generator_channel
-        if storage is None:
-            storage = await stack.enter_async_context(open_channel(settings.storage_target, settings.service_token))
-        if generator is None:
-            generator = await stack.enter_async_context(open_channel(settings.generator_target, settings.service_token))
+        stack.enter_context(GATEWAY.shown())
+        storage = storage_channel or await _opened(settings.storage_target, settings, stack)
+        generator = generator_channel or await _opened(settings.generator_target, settings, stack)
         presence = await stack.enter_async_context(GeneratorPresence(generator).watching())
         if pictures is None:
             # Uploads are few: one child, started by the first of them.
@@ -255,6 +253,10 @@ async def open_app(
         started = asyncio.create_task(_start(startup, server), name="gateway-startup")
         stack.push_async_callback(cancel, started)
         yield App(server, http.address if http else "", _public_url(http, settings), started)
+
+
+async def _opened(target: str, settings: GatewaySettings, stack: AsyncExitStack) -> grpc.aio.Channel:
+    return await stack.enter_async_context(open_channel(target, settings.service_token))
 
 
 def _public_url(http: HttpServer | None, settings: GatewaySettings) -> str:

@@ -36,7 +36,7 @@ from nanobatch_generator.translate import WatchMessages
 from nanobatch_generator.worker import Worker
 from nanobatch_runtime.clock import SystemClock
 from nanobatch_runtime.lifecycle import cancel
-from nanobatch_runtime.metrics import LEASES_HELD, REDIS_UP, SLOTS
+from nanobatch_runtime.metrics import GENERATOR, LEASES_HELD, REDIS_UP, SLOTS
 from nanobatch_runtime.pictures import PictureChecker
 from nanobatch_runtime.redis import require_same
 from nanobatch_runtime.rpc import options
@@ -123,6 +123,7 @@ async def open_app(
             latencies=latencies,
             spare=spare or _spare_processes(settings),
         )
+        stack.enter_context(GENERATOR.shown())
         stack.enter_context(LEASES_HELD.of(in_flight.by_phase))
         stack.enter_context(SLOTS.of(lambda: {(): settings.concurrency}))
         worker = Worker(

@@ -1,4 +1,6 @@
-"""Every metric that a process shows, by name: the one list that dashboards, alerts and the docs are held to.
+"""Every metric that there is, by name: the one list that dashboards, alerts and the docs are held to.
+
+A process shows those of the services that run in it: an alert for a service that is gone fires because its metrics are.
 
 Counters and histograms are counted where things happen, at a microsecond each and whether or not anybody looks. A
 :class:`Reading` is asked for its value when somebody does, from the thread that answers (:mod:`nanobatch_runtime.observing`):
@@ -14,7 +16,7 @@ from contextlib import contextmanager
 from typing import TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody reads
@@ -29,6 +31,29 @@ _CALL_SECONDS = (0.5, 1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 300)
 _QUEUE_SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
 _RPC_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _EVENT_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5)
+
+
+class Part(Collector):
+    """The metrics of one service: without it in this process they are not there, instead of 0."""
+
+    def __init__(self) -> None:
+        """Make it part of the registry."""
+        self.registry = CollectorRegistry(auto_describe=True)
+        self._running = 0
+        REGISTRY.register(self)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show them while the context, the service's, is open."""
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+
+    def collect(self) -> Iterable[Metric]:
+        """Read them."""
+        return self.registry.collect() if self._running else ()
 
 
 class Reading(Collector):
@@ -94,57 +119,65 @@ RPCS_RUNNING = Gauge(
     ["service", "method"],
     registry=REGISTRY,
 )
-HTTP_REQUESTS = Counter(
-    "nanobatch_http_requests", "Requests at the gateway's HTTP port, by status", ["route", "code"], registry=REGISTRY
-)
 
 # The gateway
 
+GATEWAY = Part()
+HTTP_REQUESTS = Counter(
+    "nanobatch_http_requests",
+    "Requests at the gateway's HTTP port, by status",
+    ["route", "code"],
+    registry=GATEWAY.registry,
+)
 WATCHERS = Gauge(
-    "nanobatch_watchers", "Clients that watch a run at this gateway, over gRPC and HTTP", registry=REGISTRY
+    "nanobatch_watchers", "Clients that watch a run at this gateway, over gRPC and HTTP", registry=GATEWAY.registry
 )
 EVENT_LAG = Histogram(
     "nanobatch_event_lag_seconds",
     "From the commit of a change to its being sent to a watcher",
     buckets=_EVENT_SECONDS,
-    registry=REGISTRY,
+    registry=GATEWAY.registry,
 )
 
 # The generator
 
+GENERATOR = Part()
 _WHAT = ("provider", "model")
 LEASES_HELD = Reading("nanobatch_leases_held", "Results that this generator works on, by how far it is", ["phase"])
-LEASES_LOST = Counter("nanobatch_leases_lost", "Leases that somebody else may have taken over", registry=REGISTRY)
+LEASES_LOST = Counter(
+    "nanobatch_leases_lost", "Leases that somebody else may have taken over", registry=GENERATOR.registry
+)
 SLOTS = Reading("nanobatch_slots", "Calls that this generator makes at a time at most")
 ATTEMPTS = Counter(
     "nanobatch_attempts",
     "Attempts that a generator saw end: COMPLETED or the class of the failure, and whether it was charged",
     [*_WHAT, "outcome", "charged"],
-    registry=REGISTRY,
+    registry=GENERATOR.registry,
 )
 CALL_SECONDS = Histogram(
     "nanobatch_call_seconds",
     "From a call's start to the provider's picture, calls without one left out",
     _WHAT,
     buckets=_CALL_SECONDS,
-    registry=REGISTRY,
+    registry=GENERATOR.registry,
 )
 COST_MICROS = Counter(
     "nanobatch_cost_micros",
     "Millionths of a dollar, by reported usage and the catalogue's prices",
     _WHAT,
-    registry=REGISTRY,
+    registry=GENERATOR.registry,
 )
 
 # Storage
 
-LEASES = Counter("nanobatch_leases", "Leases given out", _WHAT, registry=REGISTRY)
+STORAGE = Part()
+LEASES = Counter("nanobatch_leases", "Leases given out", _WHAT, registry=STORAGE.registry)
 QUEUE_WAIT = Histogram(
     "nanobatch_queue_wait_seconds",
     "From when a result could have been leased to its lease",
     _WHAT,
     buckets=_QUEUE_SECONDS,
-    registry=REGISTRY,
+    registry=STORAGE.registry,
 )
 QUEUE_READY = Reading("nanobatch_queue_ready", "Results that wait, and could run now if there were room", _WHAT)
 QUEUE_WANTED = Reading(

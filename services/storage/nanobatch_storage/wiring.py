@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -30,7 +30,7 @@ from nanobatch_runtime.backoff import full_jitter
 from nanobatch_runtime.bus import Bus, MemoryBus
 from nanobatch_runtime.clock import Clock, SystemClock
 from nanobatch_runtime.lifecycle import LoopLag
-from nanobatch_runtime.metrics import DATABASE_CONNECTIONS, DATABASE_LIMIT, REDIS_UP
+from nanobatch_runtime.metrics import DATABASE_CONNECTIONS, DATABASE_LIMIT, REDIS_UP, STORAGE
 from nanobatch_runtime.rpc.server import RpcServer
 from nanobatch_runtime.rpc.service_token import internal_door
 from nanobatch_runtime.settings import SettingsError
@@ -157,10 +157,7 @@ async def open_app(
         passes.append(sweep.Pass("garbage", sweep.collect_garbage, _GARBAGE_EVERY))
         if settings.metrics:  # nobody pays for figures that nobody can see
             passes.append(sweep.Pass("figures", shown.look, _FIGURES_EVERY))
-            stack.enter_context(shown.shown())
-            stack.enter_context(clocks.shown())
-            stack.enter_context(DATABASE_CONNECTIONS.of(lambda: {(): database.connections()[0]}))
-            stack.enter_context(DATABASE_LIMIT.of(lambda: {(): database.connections()[1]}))
+            stack.enter_context(_showing(database, shown, clocks))
         await stack.enter_async_context(sweep.sweeping(passes))
 
         server = RpcServer(
@@ -259,6 +256,18 @@ def _first_line(error: Exception) -> str:
     """Say what the driver said: it names addresses and users, never a password."""
     cause = error.__cause__
     return str(getattr(cause, "orig", None) or cause or error).strip().partition("\n")[0]
+
+
+@contextmanager
+def _showing(database: Database, figures: ShownFigures, clocks: Clocks) -> Iterator[None]:
+    with (
+        STORAGE.shown(),
+        figures.shown(),
+        clocks.shown(),
+        DATABASE_CONNECTIONS.of(lambda: {(): database.connections()[0]}),
+        DATABASE_LIMIT.of(lambda: {(): database.connections()[1]}),
+    ):
+        yield
 
 
 def _tidying(images: Images, blobs: Blobs) -> Sequence[sweep.Pass]:
