@@ -111,7 +111,7 @@ async def open_house(
                 **{"remember": SOON, "recheck": SOON, **gateway_options},
             )
         )
-        await eventually(gateway.started.done)
+        await eventually(lambda: gateway.started.done() and generator.server.serving)
         channel = await stack.enter_async_context(open_channel(gateway.address))
         yield House(storage.address, generator_at, gateway.address, channel, stack, folder)
 

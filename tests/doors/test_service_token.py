@@ -96,16 +96,26 @@ async def test_an_internal_service_that_strangers_could_reach_does_not_start(tmp
     assert "NANOBATCH_SERVICE_TOKEN" in said
 
 
-async def test_a_gateway_with_another_service_token_waits_and_says_why(house, tmp_path):
+@pytest.mark.parametrize(
+    ("service", "line"), [("gateway", "service_token.refused"), ("generator", "storage.unreachable")]
+)
+async def test_a_service_with_another_service_token_waits_is_not_ready_and_says_why(house, tmp_path, service, line):
+    address = f"127.0.0.1:{free_port()}"
     environment = {
-        "NANOBATCH_GATEWAY_GRPC": "127.0.0.1:0",
+        f"NANOBATCH_{service.upper()}_GRPC": address,
+        "NANOBATCH_DATA_DIR": str(tmp_path / "data"),
         "NANOBATCH_GATEWAY_HTTP": "off",
         "NANOBATCH_STORAGE_TARGET": house.storage,
         "NANOBATCH_SERVICE_TOKEN": "x" * 32,
         "ENCRYPTION_KEY": "0123456789abcdef" * 4,
     }
-    log = tmp_path / "serve-gateway.log"
-    with command(tmp_path, "serve", "gateway", environment=environment) as process:
-        await eventually(lambda: "service_token.refused" in log.read_text(), within=30)
+    log = tmp_path / f"serve-{service}.log"
+    with command(tmp_path, "serve", service, environment=environment) as process:
+        said = await eventually(lambda: [one for one in log.read_text().splitlines() if line in one], within=30)
+        assert "NANOBATCH_SERVICE_TOKEN must be the same on all" in said[0]
+        async with open_channel(address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            answer = await health.Check(health_pb2.HealthCheckRequest(service=""), timeout=10)
+        assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
         assert process.poll() is None
     assert "x" * 32 not in log.read_text()

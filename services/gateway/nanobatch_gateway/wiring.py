@@ -233,9 +233,8 @@ async def open_app(
             ModelServicer(CheckApiKey(validator, GeneratorKeyChecks(generator)), clock), server.server
         )
 
-        await server.start()
+        await server.start(serving=False)
         stack.push_async_callback(server.stop, grace)
-        await server.set_serving(serving=False)
         if http is not None and links is not None:
             parts = HttpParts(
                 batch=BatchUseCases(SubmitExecution(validator, upload, create), executions, use.list_results, linker),

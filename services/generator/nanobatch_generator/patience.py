@@ -40,6 +40,24 @@ async def patiently(call: Callable[[], Awaitable[T]]) -> T:
             await pause(failures)
 
 
+async def until_met(call: Callable[[], Awaitable[T]]) -> T:
+    """Repeat ``call`` until storage answers for the first time, and say once for each reason why it does not."""
+    failures, said = 0, ""
+    while True:
+        try:
+            answer = await call()
+        except StorageDownError as error:
+            failures += 1
+            if error.reason != said:
+                said = error.reason
+                _log.warning("storage.unreachable", reason=error.reason, detail=error.message)
+            await pause(failures)
+        else:
+            if failures:
+                _log.info("storage.reached", failures=failures)
+            return answer
+
+
 async def with_room(write: Callable[[], Awaitable[T]]) -> T:
     """Repeat ``write`` until the disk has room for it: what is written is paid for. Raises any other OSError."""
     failures = 0

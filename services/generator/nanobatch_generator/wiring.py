@@ -22,7 +22,7 @@ from nanobatch_generator.finish import Finish, Replay
 from nanobatch_generator.heartbeat import Heartbeat
 from nanobatch_generator.inputs import Inputs
 from nanobatch_generator.latency import Latencies
-from nanobatch_generator.patience import patiently
+from nanobatch_generator.patience import until_met
 from nanobatch_generator.pictures import CheckedPictures
 from nanobatch_generator.ports import Peers, Pictures, Provider, Spare
 from nanobatch_generator.progress import Progress
@@ -89,6 +89,8 @@ async def open_app(
 ) -> AsyncGenerator[GeneratorApp]:
     """Run a generator while the context is open; leaving it drains. It may be opened before storage is there.
 
+    Health says NOT_SERVING until storage has answered once.
+
     ``storage_channel`` is shared and not closed; ``storage_target`` (default: the settings') is where the heartbeat's
     own channel goes, and everything else where no channel is given. A loop that dies ends the context with its error.
     """
@@ -152,10 +154,11 @@ async def open_app(
         hints = GrpcHints(storage_channel)
 
         async def work() -> None:
-            await require_same(settings.redis, lambda: patiently(hints.described))
+            await require_same(settings.redis, lambda: until_met(hints.described))
+            await server.set_serving(serving=True)
             await worker.run()
 
-        await server.start()
+        await server.start(serving=False)
         stack.push_async_callback(server.stop, _SERVER_GRACE)
         async with _plain_errors(), asyncio.TaskGroup() as tasks:
             loops = [

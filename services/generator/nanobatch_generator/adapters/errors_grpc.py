@@ -27,7 +27,11 @@ def from_status(error: grpc.RpcError) -> NanobatchError:
     remote = from_rpc_error(error)
     if remote.reason == LeaseLostError.reason:
         return LeaseLostError(remote.message, metadata=remote.metadata)
-    if remote.kind in _DOWN or remote.reason in _MENDED:
+    if remote.reason in _MENDED:
+        return StorageDownError(
+            remote.message, reason=remote.reason, metadata=remote.metadata, retry_after=remote.retry_after
+        )
+    if remote.kind in _DOWN:
         return StorageDownError(remote.message, metadata=remote.metadata, retry_after=remote.retry_after)
     return remote
 

@@ -56,16 +56,19 @@ class RpcServer:
             names = [*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME]
             reflection.enable_server_reflection(names, self.server)
 
-    async def start(self) -> None:
-        """Listen. Raises :class:`UnavailableError` where the address is taken or not ours."""
+    async def start(self, *, serving: bool = True) -> None:
+        """Listen; ``serving``: what health says from the first moment on.
+
+        Raises :class:`UnavailableError` where the address is taken or not ours.
+        """
         try:
             self.port = self.server.add_insecure_port(self.address)
         except RuntimeError as error:
             message = f"Cannot listen on {self.address}: is something else running there?"
             raise UnavailableError(message, reason="ADDRESS_IN_USE") from error
-        await self.server.start()
         await self._health.set(LIVE, health_pb2.HealthCheckResponse.SERVING)
-        await self.set_serving(serving=True)
+        await self.set_serving(serving=serving)
+        await self.server.start()
 
     async def set_serving(self, *, serving: bool) -> None:
         """Tell the standard health service, for every service and for the whole."""

@@ -44,9 +44,8 @@ async def waiting_room(address: str, service_names: Sequence[str]) -> AsyncGener
     Raises UnavailableError (ADDRESS_IN_USE).
     """
     server = RpcServer(address, service_names, interceptors=[_NotYet()])
-    await server.start()
+    await server.start(serving=False)
     try:
-        await server.set_serving(serving=False)
         yield
     finally:
         await server.stop(_AT_ONCE)
