@@ -51,7 +51,7 @@ soak: .venv/.ready ## Faults on the real product, and a checker; SCENARIO=1,2 SE
 bench: .venv/.ready ## Measure, as ratios against a bare script in the same run
 	@PYTHONPATH=tests $(PY) -m bench $(ARGS)
 
-deploy-check: .venv/.ready ## Render every overlay, hold it against the schema and the code
+deploy-check: .venv/.ready ## Render every overlay, hold it against the schema and the code, evaluate the alerts
 	@scripts/deploy-check.sh
 
 images-check: ## Build every image in a chroot and start it once; needs root on Debian or Ubuntu

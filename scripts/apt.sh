@@ -1,4 +1,20 @@
-# Sourced: apt_or_say WHAT PACKAGE... installs Debian packages where that is allowed, else says in one line what to install.
+# Sourced. programs_or_say UNIT WHAT PACKAGE... does as apt_or_say, for a server of which the programs alone are wanted: a
+# unit that is masked before it is installed is neither started nor enabled, and a policy of 101 says the same to machines
+# without systemd.
+programs_or_say() (
+  if [ "$(id -u)" = 0 ]; then
+    mkdir -p /etc/systemd/system
+    [ -e "/etc/systemd/system/$1.service" ] || ln -s /dev/null "/etc/systemd/system/$1.service"
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+      trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+      printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+      chmod +x /usr/sbin/policy-rc.d
+    fi
+  fi
+  apt_or_say "${@:2}"
+)
+
+# apt_or_say WHAT PACKAGE... installs Debian packages where that is allowed, else says in one line what to install.
 apt_or_say() {
   local what=$1
   shift

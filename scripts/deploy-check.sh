@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Renders every overlay, holds it strictly against the schema of Kubernetes, then against the code (tests/deploy).
+# Renders every overlay, holds it strictly against the schema of Kubernetes, then against the code, and evaluates
+# its alerts and queries (tests/deploy).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/apt.sh
 version=1.32 # the oldest that the manifests are for, see docs/kubernetes.md
 
 if command -v kubectl >/dev/null; then
@@ -12,6 +14,8 @@ else
   echo "make deploy-check needs kubectl or kustomize to render the overlays, and found neither." >&2
   exit 1
 fi
+
+command -v promtool >/dev/null || programs_or_say prometheus "promtool (to evaluate alerts and queries)" prometheus
 
 # The schemas weigh 100 MB: they come when they are needed first, not with every setup.
 if ! cmp -s requirements/deploy.txt .venv/.deploy; then

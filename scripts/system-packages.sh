@@ -13,18 +13,7 @@ if ! command -v initdb >/dev/null && ! compgen -G '/usr/lib/postgresql/*/bin/ini
   apt_or_say "PostgreSQL 15 or newer (for the tests)" postgresql
 fi
 if ! command -v redis-server >/dev/null; then
-  # As above: a service that is masked before it is installed is neither started nor enabled, and a policy of 101 says
-  # the same to machines without systemd.
-  if [ "$(id -u)" = 0 ]; then
-    mkdir -p /etc/systemd/system
-    [ -e /etc/systemd/system/redis-server.service ] || ln -s /dev/null /etc/systemd/system/redis-server.service
-    if [ ! -e /usr/sbin/policy-rc.d ]; then
-      printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
-      chmod +x /usr/sbin/policy-rc.d
-      trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-    fi
-  fi
-  apt_or_say "Redis 7 or newer (for the tests)" redis-server
+  programs_or_say redis-server "Redis 7 or newer (for the tests)" redis-server
 fi
 if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then
   apt_or_say "Chromium (for the tests)" chromium

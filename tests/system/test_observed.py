@@ -4,6 +4,7 @@ import asyncio
 
 import grpc
 import pytest
+from contract import methods
 from processes import cluster, free_port, product
 from scrape import Scraped, scrape, status
 from told import metrics_told
@@ -74,6 +75,10 @@ def assert_as_told(service: str, seen: Scraped) -> None:
     shown = {parts[sample.name] for sample in seen.samples if sample.name in parts}
     assert shown <= told, service
     assert {name for name in told if not metrics_told()[name].labels} <= shown, service
+    own = methods(f"nanobatch.{service}.v1") if service != "web" else []  # the page serves HTTP alone
+    for method in own:
+        where = {"service": method.descriptor.containing_service.full_name, "method": method.descriptor.name}
+        assert list(seen.values("nanobatch_rpcs_total", code="INTERNAL", **where)) == [0], where
 
 
 async def test_each_service_has_a_port_and_is_ready_when_it_serves(tmp_path, redis_server, connect):

@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 from nanobatch_runtime.errors import UnavailableError
 from nanobatch_runtime.rpc import options
 from nanobatch_runtime.rpc.interceptors import ErrorInterceptor
+from nanobatch_runtime.rpc.served import count_faults_from_0
 
 LIVE = "live"
 """What a liveness probe asks the health service for: the answer says that the event loop turns, and nothing else.
@@ -66,6 +67,7 @@ class RpcServer:
         except RuntimeError as error:
             message = f"Cannot listen on {self.address}: is something else running there?"
             raise UnavailableError(message, reason="ADDRESS_IN_USE") from error
+        count_faults_from_0(self._names)
         await self._health.set(LIVE, health_pb2.HealthCheckResponse.SERVING)
         await self.set_serving(serving=serving)
         await self.server.start()
