@@ -185,7 +185,7 @@ QUEUE_WANTED = Reading(
 )
 QUEUE_OLDEST = Reading("nanobatch_queue_oldest_seconds", "How long the oldest ready result has been ready", _WHAT)
 QUEUE_OVERDUE = Reading(
-    "nanobatch_queue_overdue_seconds", "For how long the oldest lease that ran out has not been taken over", _WHAT
+    "nanobatch_queue_overdue_seconds", "For how long the oldest lease that ran out could have been taken over", _WHAT
 )
 CREDENTIALS_COOLING = Reading(
     "nanobatch_credentials_cooling",

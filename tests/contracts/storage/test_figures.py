@@ -74,6 +74,22 @@ async def test_a_lease_that_nobody_takes_over_is_overdue(store, look):
     assert seen.ready == {SANDBOX: 0}
 
 
+async def test_a_lease_that_nobody_may_take_over_while_its_key_cools_down_is_not_overdue(store, look):
+    user = await store.user()
+    execution = await store.paid(user, 1)
+    leases = SqlLeases(store.database, duration=LEASE)
+    assert (await leases.take(1)).leases
+    until = store.clock.now() + timedelta(minutes=10)
+    await store.set_bucket(execution.bucket_id, cooldown_until=until, cooldown_reason=WaitReason.OVERLOADED)
+    store.clock.advance(timedelta(minutes=9))
+    assert not (await leases.take(1)).leases
+    assert (await look()).overdue == {MODEL: 0}
+    store.clock.advance(timedelta(minutes=2))
+    assert (await look()).overdue == {MODEL: 60}
+    assert (await leases.take(1)).leases
+    assert (await look()).overdue == {MODEL: 0}
+
+
 async def test_a_key_that_cools_down_is_counted_and_what_waits_for_it_is_not_ready(store, look):
     user = await store.user()
     execution = await store.paid(user, 7)

@@ -64,6 +64,8 @@ def _add(figures: QueueFigures, bucket: Bucket, active: Sequence[Row[Any]], now:
     what: What = (bucket.provider, bucket.model)
     leased = sum(row.processing for row in active)
     overdue = _age(now, [row.first_expiry for row in active])
+    if bucket.cooldown_until is not None:  # until then nothing of it is leased, nor what a dead generator held
+        overdue = min(overdue, _age(now, [bucket.cooldown_until]))
     ready, oldest = 0, 0.0
     if bucket.is_cooling(now):
         reason = bucket.cooldown_reason.name if bucket.cooldown_reason is not None else "UNKNOWN"
