@@ -19,6 +19,8 @@ _log = structlog.get_logger("nanobatch.clocks")
 
 TOGETHER = timedelta(seconds=5)
 """Clocks that are no further apart go together; a look takes a round trip to the database besides."""
+_TOGETHER_AGAIN = timedelta(seconds=4)
+"""Those that came apart do so from here on: what wavers about the limit is told once."""
 
 
 class Clocks:
@@ -29,14 +31,17 @@ class Clocks:
         self._theirs = theirs
         self._ours = ours
         self._offset = timedelta()
+        self._told: timedelta | None = None
+        """By how much they were apart when that was told last; None while they go together."""
 
     async def look(self) -> None:
-        """Look anew, and say once when they have come apart, and once when they go together again."""
-        offset = await self._theirs() - self._ours.now()
-        before, self._offset = self._offset, offset
-        if abs(offset) > TOGETHER and abs(offset - before) > TOGETHER:
+        """Look anew, and say when they have come apart, when that becomes twice as much, and when they go together again."""
+        self._offset = offset = await self._theirs() - self._ours.now()
+        if abs(offset) > (TOGETHER if self._told is None else 2 * abs(self._told)):
+            self._told = offset
             _log.warning("clocks.apart", database_ahead_seconds=round(offset.total_seconds(), 1))
-        elif abs(offset) <= TOGETHER < abs(before):
+        elif self._told is not None and abs(offset) <= _TOGETHER_AGAIN:
+            self._told = None
             _log.info("clocks.together")
 
     @contextmanager
