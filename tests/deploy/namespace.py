@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import grpc
 from deploy.rendered import lay_out, made_secrets, render
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from image_requirements import image, members
 from postgres_server import PostgresServer
 from processes import NANOBATCH, bare_environment
 from redis_server import RedisServer
@@ -24,6 +26,7 @@ PODS = (
     *("storage-1", "storage-2", "gateway-1", "gateway-2", "web"),
     *("generator-1", "generator-2", "generator-3", "generator-4", "migrate"),
 )
+RUN = "from nanobatch_client.cli.main import main; main()"
 
 
 class Namespace:
@@ -48,19 +51,36 @@ class Namespace:
         """Start a pod, or its successor at the same address."""
         component = pod.partition("-")[0]
         workload = self.rendered.workload(component)
-        place = self.folder / pod
-        (place / "secrets").mkdir(parents=True, exist_ok=True)
-        lay_out(place / "secrets", workload, self.secrets)
-        given = self.rendered.environment(workload)
-        environment = {name: self.store.get(name) or self._here(value, pod) for name, value in given.items()}
+        (self.folder / pod / "secrets").mkdir(parents=True, exist_ok=True)
+        lay_out(self.folder / pod / "secrets", workload, self.secrets)
         command = workload.container.get("command", ["nanobatch", "serve", component])
-        bare = bare_environment(place)
-        bare.pop("NANOBATCH_GATEWAY_HTTP")
         with (self.folder / f"{pod}.log").open("ab") as log:
             self.pods[pod] = subprocess.Popen(
-                [NANOBATCH, *command[1:]], env=bare | environment, stdout=log, stderr=log, cwd=place
+                [NANOBATCH, *command[1:]], env=self.environment(pod), stdout=log, stderr=log, cwd=self.folder / pod
             )
         return self.pods[pod]
+
+    def environment(self, pod: str) -> dict[str, str]:
+        """Return all that the process in a pod finds in its environment."""
+        given = self.rendered.environment(self.rendered.workload(pod.partition("-")[0]))
+        bare = bare_environment(self.folder / pod)
+        bare.pop("NANOBATCH_GATEWAY_HTTP")
+        return bare | {name: self.store.get(name) or self._here(value, pod) for name, value in given.items()}
+
+    def execute(self, pod: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run ``nanobatch WORDS`` in a pod that was started, with the packages of its image alone, until it ends."""
+        installed = image(pod.partition("-")[0])[0]
+        absent = [name.replace("-", "_") for name in members().keys() - installed]
+        hide = "import sys; sys.modules |= dict.fromkeys(sys.argv.pop(1).split())"
+        return subprocess.run(
+            [sys.executable, "-c", f"{hide}; {RUN}", " ".join(absent), *words],
+            env=self.environment(pod),
+            cwd=self.folder / pod,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
 
     def _here(self, value: str, pod: str) -> str:
         if value.startswith("dns:///"):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sqlite3
 import subprocess
 
 import pytest
 from fakes.gemini import FakeGemini
 from processes import NANOBATCH, bare_environment, cluster, free_port, product
+from tls import make_certificate, trusted, under_tls
 
 from nanobatch_runtime.diagnosis import Verdict, examine_service
 from nanobatch_runtime.testing import eventually
@@ -48,8 +50,13 @@ async def test_one_process_is_well_makes_a_picture_and_is_told_when_it_is_not_th
         well = {"database", "schema", "clock", "queue", "pictures", "gateway", "key ring", "picture"}
         assert {name for name, verdict in verdicts(found).items() if verdict == "ok"} == well
         assert {name for name, verdict in verdicts(found).items() if verdict == "skipped"} == {
-            "redis", "storage and generator", "provider gemini",
+            "redis", "storage", "generator", "provider gemini",
         }  # fmt: skip
+        certificate = make_certificate(tmp_path)
+        async with under_tls(up.target, certificate) as target:
+            behind = {**places, "NANOBATCH_GATEWAY_TARGET": target, **trusted(certificate)}
+            code, found = await doctor(tmp_path, **behind)
+            assert (code, found["gateway"]["verdict"], found["gateway"]["address"]) == (0, "ok", target), found
     code, found = await doctor(tmp_path, **places)
     assert code == 1
     assert [name for name, verdict in verdicts(found).items() if verdict == "failed"] == ["gateway"]
@@ -57,6 +64,14 @@ async def test_one_process_is_well_makes_a_picture_and_is_told_when_it_is_not_th
     code, found = await doctor(tmp_path, **{**places, "NANOBATCH_DATA_DIR": str(tmp_path / "elsewhere")})
     assert (code, verdicts(found)["database"], verdicts(found)["pictures"]) == (1, "failed", "failed")
     assert not (tmp_path / "elsewhere").exists()  # it looks, and makes nothing
+    code, found = await doctor(tmp_path, **{**places, "NANOBATCH_DATA_DIR": str(tmp_path / ("long" * 100))})
+    assert (code, verdicts(found)["database"], verdicts(found)["pictures"]) == (1, "failed", "failed")
+    with sqlite3.connect(up.data / "nanobatch.db") as connection:
+        connection.execute("update secrets set record = 'no JSON'")
+    connection.close()
+    code, found = await doctor(tmp_path, **places)
+    assert [name for name, verdict in verdicts(found).items() if verdict == "failed"] == ["gateway", "key ring"]
+    assert "could not be read" in found["key ring"]["advice"]
 
 
 @pytest.mark.timeout(300)

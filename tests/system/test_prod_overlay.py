@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import signal
 from collections import Counter
@@ -62,6 +63,8 @@ async def test_the_main_job_runs_in_the_environment_of_prod_while_generators_com
         await eventually(lambda port=port: status(port, "/readyz") == 200, within=60)
         assert list((await asyncio.to_thread(scrape, port)).values(shown)), pod
 
+    await every_pod_is_well(pods)
+
     page, http = (f"http://{pods.addresses[pod]}:{port}" for pod, port in (("web", 7860), ("gateway-1", 8080)))
     async with httpx.AsyncClient(trust_env=False) as browser:
 
@@ -82,6 +85,22 @@ async def test_the_main_job_runs_in_the_environment_of_prod_while_generators_com
         assert (await browser.get(address, headers=shown)).status_code == 200
     for log in tmp_path.glob("*.log"):
         assert "Traceback" not in log.read_text(), log.read_text()[-4000:]
+
+
+async def every_pod_is_well(pods: Namespace) -> None:
+    """Ask `nanobatch doctor` in each pod: it asks what that pod may ask, and nothing else."""
+    asked = {
+        "storage-1": {"database", "schema", "clock", "queue", "pictures", "redis", "storage"},
+        "generator-2": {"redis", "storage", "generator", "key ring"},
+        "gateway-1": {"redis", "storage", "generator", "gateway", "key ring"},
+        "web": {"gateway"},
+    }
+    for pod, checks in asked.items():
+        ran = await asyncio.to_thread(pods.execute, pod, "doctor", "--json")
+        assert ran.returncode == 0, (pod, ran.stdout, ran.stderr)
+        found = json.loads(ran.stdout)["findings"]
+        assert {each["check"] for each in found if each["verdict"] == "ok"} == checks, pod
+        assert {each["check"] for each in found} >= {"storage", "generator", "gateway"}, pod
 
 
 class Load:

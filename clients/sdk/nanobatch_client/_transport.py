@@ -16,6 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from nanobatch_client.errors import BY_CODE, NanobatchError, UnavailableError, UnreachableError, Violation
 from nanobatch_client.models import Patience
+from nanobatch_client.targets import under_tls
 
 T = TypeVar("T")
 Request_contra = TypeVar("Request_contra", contravariant=True)
@@ -69,7 +70,7 @@ class Transport:
         self.target = target
         self.patience = patience
         self.metadata = grpc.aio.Metadata(*([("authorization", f"Bearer {token}")] if token else []))
-        target, credentials = _under_tls(target, credentials)
+        target, credentials = under_tls(target, credentials)
         several = () if target.startswith("unix:") else _ROUND_ROBIN
         options = (*_OPTIONS, *several, ("grpc.primary_user_agent", f"nanobatch-python/{_version()}"))
         self.channel = (
@@ -127,15 +128,6 @@ class Transport:
         if not isinstance(ours, UnreachableError):
             self.answered = True
         return ours
-
-
-def _under_tls(target: str, credentials: grpc.ChannelCredentials | None) -> tuple[str, grpc.ChannelCredentials | None]:
-    """Return gRPC's own form of ``https://name[:port]``, and by default the certificates that gRPC trusts."""
-    if not target.startswith("https://"):
-        return target, credentials
-    place = target.removeprefix("https://").partition("/")[0]
-    _, colon, _ = place.rpartition("]")[2].partition(":")  # an IPv6 address stands in brackets
-    return place if colon else f"{place}:443", credentials or grpc.ssl_channel_credentials()
 
 
 def backoff(failures: int, error: NanobatchError) -> float:

@@ -1,6 +1,6 @@
 """``nanobatch doctor``: everything that an installation depends on, asked from here, with the environment from here.
 
-In a pod it asks what that pod's service needs; on one machine everything.
+In a pod it asks what that pod's environment names, which is what its service needs; on one machine everything.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from nanobatch.storage.v1 import analytics_service_pb2, analytics_service_pb2_grpc, common_pb2
 from nanobatch_client import Client
 from nanobatch_client.models import ResultState
+from nanobatch_client.targets import under_tls
 from nanobatch_embedded import keyfile
 from nanobatch_embedded.settings import DoctorSettings
 from nanobatch_runtime.diagnosis import (
@@ -25,7 +26,7 @@ from nanobatch_runtime.diagnosis import (
     examine_service,
     skipped,
 )
-from nanobatch_runtime.keyring import Keyring
+from nanobatch_runtime.keyring import Keyring, KeyringError
 from nanobatch_runtime.rpc.channel import call, open_channel
 from nanobatch_runtime.settings import SettingsError, load
 
@@ -40,44 +41,39 @@ _KEYS = {"GEMINI_API_KEY": ("gemini", "gemini-2.5-flash-image")}
 async def examinations(*, picture: bool) -> AsyncIterator[Finding]:
     """Iterate over the findings, each as soon as it is known. ``picture``: make one with the free sandbox, too."""
     settings = load(DoctorSettings)
-    storage, complaint = _storage_settings()
-    if complaint is not None:
-        yield complaint
-    key_ids: set[str] | None = None
+    storage, told = _storage_settings(settings)
+    if told is not None:
+        yield told
+    readable: StorageSettings | None = None
     if storage is not None:
         from nanobatch_storage.doctor import examine_storage
 
-        findings, key_ids = await examine_storage(storage)
-        for finding in findings:
+        for finding in await examine_storage(storage):
             yield finding
+            if finding.check == "schema" and finding.verdict is Verdict.OK:
+                readable = storage
     yield await examine_redis(settings.redis) if settings.redis else skipped("redis", "none is named, none is needed")
-    split = _is_split(settings, storage)
-    if split:
-        yield await examine_service(
-            "storage", settings.storage_target, advice="Start storage, or correct NANOBATCH_STORAGE_TARGET."
-        )
-        yield await examine_service(
-            "generator",
-            settings.generator_target,
-            advice="Start a generator, or correct NANOBATCH_GENERATOR_TARGET: without one nothing is made.",
-        )
-    else:
-        yield skipped("storage and generator", "they are in the one process of `nanobatch up`")
-    yield await examine_service(
-        "gateway",
-        settings.gateway_target,
-        advice="Start it (`make run`, `nanobatch serve gateway`), or correct NANOBATCH_GATEWAY_TARGET.",
+    yield await _examine_service("storage", settings.storage, "Start storage, or correct NANOBATCH_STORAGE_TARGET.")
+    yield await _examine_service(
+        "generator",
+        settings.generator,
+        "Start a generator, or correct NANOBATCH_GENERATOR_TARGET: without one nothing is made.",
     )
-    yield await _examine_keyring(settings, key_ids, ask=split)
+    yield await _examine_service(
+        "gateway",
+        settings.gateway,
+        "Start it (`make run`, `nanobatch serve gateway`), or correct NANOBATCH_GATEWAY_TARGET.",
+    )
+    yield await _examine_keyring(settings, readable)
     for variable, (provider, model) in _KEYS.items():
         yield await _examine_provider(settings, variable, provider, model)
     if picture:
         yield await _examine_picture(settings)
 
 
-def _storage_settings() -> tuple[StorageSettings | None, Finding | None]:
-    if importlib.util.find_spec("nanobatch_storage") is None:
-        return None, skipped("database and pictures", "storage is not installed here: ask there")
+def _storage_settings(settings: DoctorSettings) -> tuple[StorageSettings | None, Finding | None]:
+    if importlib.util.find_spec("nanobatch_storage") is None or not settings.has_database:
+        return None, skipped("database and pictures", "storage is not here: ask where it is")
     from nanobatch_storage.settings import StorageSettings
 
     try:
@@ -88,22 +84,30 @@ def _storage_settings() -> tuple[StorageSettings | None, Finding | None]:
         return None, Finding("settings", Verdict.FAILED, detail=str(error).replace("\n", " "), advice=advice)
 
 
-def _is_split(settings: DoctorSettings, storage: StorageSettings | None) -> bool:
-    """Say whether services are processes of their own: a target is named, or the database is no file."""
-    named = {"storage_target", "generator_target"} & settings.model_fields_set
-    return bool(named) or storage is None or not storage.database_url.startswith("sqlite")
+async def _examine_service(service: str, target: str, advice: str) -> Finding:
+    if not target:
+        return skipped(service, f"not asked: no target here (NANOBATCH_{service.upper()}_TARGET)")
+    place, credentials = under_tls(target)
+    return await examine_service(service, place, advice=advice, shown=target, credentials=credentials)
 
 
-async def _examine_keyring(settings: DoctorSettings, used: set[str] | None, *, ask: bool) -> Finding:
-    text = settings.encryption_key.get_secret_value() or _key_of(settings.data_dir)
-    if not text:
+async def _examine_keyring(settings: DoctorSettings, storage: StorageSettings | None) -> Finding:
+    file = settings.data_dir / keyfile.NAME
+    given = settings.encryption_key.get_secret_value()
+    if not given and not _is_there(file):
         return skipped("key ring", "ENCRYPTION_KEY is not known here: ask where a gateway runs")
 
     async def work() -> str:
-        known = Keyring.parse(text).key_ids
-        wanted = used if used is not None or not ask else await _ask_for_key_ids(settings)
-        if wanted is None:
-            return f"{len(known)} keys; what rows need could not be read"
+        try:
+            known = Keyring.parse(given or file.read_text(encoding="ascii")).key_ids
+        except KeyringError as error:
+            raise ComplaintError(str(error), "ENCRYPTION_KEY is 64 hex characters, or several with commas.") from error
+        if storage is not None:
+            wanted = await _read_key_ids(storage)
+        elif settings.storage:
+            wanted = await _ask_for_key_ids(settings)
+        else:
+            return f"{len(known)} keys; what rows need cannot be asked from here"
         missing = sorted(wanted - set(known))
         if missing:
             raise ComplaintError(
@@ -113,16 +117,25 @@ async def _examine_keyring(settings: DoctorSettings, used: set[str] | None, *, a
             )
         return f"{len(known)} keys, all {len(wanted)} that rows are sealed with among them"
 
-    return await examine("key ring", "", work, advice="ENCRYPTION_KEY is 64 hex characters, or several with commas.")
+    advice = (
+        "What rows are sealed with could not be read: see the checks of the database and of storage above. Storage tells it "
+        "to who shows its NANOBATCH_SERVICE_TOKEN; a database says in its log what it failed at."
+    )
+    return await examine("key ring", "", work, advice=advice)
 
 
-def _key_of(folder: Path) -> str:
-    path = folder / keyfile.NAME
-    return path.read_text(encoding="ascii").strip() if path.exists() else ""
+def _is_there(file: Path) -> bool:
+    return os.path.lexists(file)  # also one that may not be read
+
+
+async def _read_key_ids(storage: StorageSettings) -> set[str]:
+    from nanobatch_storage.doctor import key_ids
+
+    return await key_ids(storage)
 
 
 async def _ask_for_key_ids(settings: DoctorSettings) -> set[str]:
-    async with open_channel(settings.storage_target, settings.service_token) as channel:
+    async with open_channel(settings.storage, settings.service_token) as channel:
         stub = analytics_service_pb2_grpc.AnalyticsServiceStub(channel)
         request = analytics_service_pb2.GetServerStatsRequest(actor=common_pb2.Actor(admin=True))
         return set((await call(stub.GetServerStats(request, timeout=_ASK_SECONDS))).key_ids)
@@ -141,9 +154,11 @@ async def _examine_provider(settings: DoctorSettings, variable: str, provider: s
 
 async def _examine_picture(settings: DoctorSettings) -> Finding:
     """Walk the whole road once: create, watch, see the picture appear, take it home, tidy up."""
+    if not settings.gateway:
+        return skipped("picture", "no target of a gateway here (NANOBATCH_GATEWAY_TARGET)")
 
     async def work() -> str:
-        async with Client(settings.gateway_target, token=settings.token.get_secret_value() or None) as client:
+        async with Client(settings.gateway, token=settings.token.get_secret_value() or None) as client:
             execution = await client.create_execution(["nanobatch doctor"], model="sandbox")
             try:
                 async for _ in client.watch(execution.id):
@@ -157,4 +172,4 @@ async def _examine_picture(settings: DoctorSettings) -> Finding:
         return "created, watched, made, deleted"
 
     advice = "The checks above say what is away; `nanobatch admin stats`, whether somebody works."
-    return await examine("picture", settings.gateway_target, work, advice=advice)
+    return await examine("picture", settings.gateway, work, advice=advice)

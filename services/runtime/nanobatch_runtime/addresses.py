@@ -10,6 +10,7 @@ _MAX_PORT = 65_535
 WEB_AUTHORITY = r"(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?"
 """What stands behind the scheme of an origin, as a regular expression."""
 _WEB_ADDRESS = re.compile(rf"https?://{WEB_AUTHORITY}(?:/[A-Za-z0-9._~/-]*)?")
+_OWN = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "[::0]": "[::1]"}  # noqa: S104  # to recognise them
 
 
 def check_address(value: str) -> str:
@@ -30,6 +31,12 @@ def check_web_address(value: str) -> str:
         message = "this is no web address; write it like https://pictures.example."
         raise ValueError(message)
     return value
+
+
+def reached_from_here(listen: str) -> str:
+    """Return where a program on this machine reaches what listens at an address: also at every address of it."""
+    host, colon, port = listen.rpartition(":")
+    return f"{_OWN.get(host, host)}{colon}{port}"
 
 
 def is_loopback(address: str) -> bool:

@@ -106,11 +106,17 @@ async def examine_redis(url: str) -> Finding:
     )
 
 
-async def examine_service(service: str, target: str, *, advice: str) -> Finding:
-    """Ask the health service at ``target`` whether it serves."""
+async def examine_service(
+    service: str, target: str, *, advice: str, shown: str = "", credentials: grpc.ChannelCredentials | None = None
+) -> Finding:
+    """Ask the health service at ``target`` whether it serves; ``credentials`` make the channel TLS.
+
+    ``shown`` is how the person who asks wrote the target, where that is not gRPC's own form.
+    """
 
     async def work() -> str:
-        async with grpc.aio.insecure_channel(target) as channel:
+        opened = grpc.aio.secure_channel(target, credentials) if credentials else grpc.aio.insecure_channel(target)
+        async with opened as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
         if answer.status != health_pb2.HealthCheckResponse.SERVING:
@@ -120,7 +126,7 @@ async def examine_service(service: str, target: str, *, advice: str) -> Finding:
             )
         return "serves"
 
-    return await examine(service, target, work, advice=advice)
+    return await examine(service, shown or target, work, advice=advice)
 
 
 def _sentence(error: Exception) -> str:

@@ -31,23 +31,18 @@ class _RollBack(Exception):  # noqa: N818  # no error: how a transaction is told
     pass
 
 
-async def examine_storage(settings: StorageSettings) -> tuple[Sequence[Finding], set[str] | None]:
-    """Return the findings, and the ids of the master keys that rows are sealed with (None: they cannot be read).
+async def examine_storage(settings: StorageSettings) -> Sequence[Finding]:
+    """Return the findings.
 
     Nothing is changed: what is written to the database is rolled back, what is written beside the pictures removed.
     """
     pictures = await _pictures(settings)
     url = make_url(settings.database_url)
     shown = url.render_as_string(hide_password=True)
-    if url.get_backend_name() == "sqlite" and not _is_there(url.database or ""):
-        missing = Finding(
-            "database",
-            Verdict.FAILED,
-            shown,
-            "There is no such file.",
-            "Start nanobatch once to make it, or correct NANOBATCH_DATA_DIR or NANOBATCH_DATABASE_URL.",
-        )
-        return [missing, pictures], None
+    if url.get_backend_name() == "sqlite":
+        file = await examine("database", shown, lambda: _file(url.database or ""), advice=_FOLDER)
+        if file.verdict is not Verdict.OK:
+            return [file, pictures]
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings.database_url))
         reached = await examine(
@@ -58,25 +53,39 @@ async def examine_storage(settings: StorageSettings) -> tuple[Sequence[Finding],
             "`psql` with the same URL says more.",
         )
         if reached.verdict is not Verdict.OK:
-            return [reached, *(skipped(name, "the database cannot be used") for name in _BEHIND), pictures], None
+            return [reached, *(skipped(name, "the database cannot be used") for name in _BEHIND), pictures]
         schema = await examine(
             "schema", shown, lambda: _schema(settings.database_url), advice="Run `nanobatch migrate`."
         )
         if schema.verdict is not Verdict.OK:
-            return [reached, schema, *(skipped(name, "the schema is another") for name in _BEHIND[1:]), pictures], None
+            return [reached, schema, *(skipped(name, "the schema is another") for name in _BEHIND[1:]), pictures]
         stats = SqlStats(database)
         clock = await examine(
             "clock", shown, lambda: _clock(database), advice="Let all machines follow one time (NTP)."
         )
         queue = await examine("queue", shown, lambda: _queue(stats), advice="See `nanobatch admin stats`.")
-        return [reached, schema, clock, queue, pictures], await stats.key_ids()
+        return [reached, schema, clock, queue, pictures]
+
+
+async def key_ids(settings: StorageSettings) -> set[str]:
+    """Return the ids of the master keys that rows are sealed with. Raises what the database raises."""
+    async with open_database(settings.database_url) as database:
+        return await SqlStats(database).key_ids()
 
 
 def _is_there(path: str) -> bool:
     return Path(path).exists()
 
 
+async def _file(path: str) -> str:
+    if not _is_there(path):  # before it is opened, which makes it
+        advice = "Start nanobatch once to make it, or correct NANOBATCH_DATA_DIR or NANOBATCH_DATABASE_URL."
+        raise ComplaintError("There is no such file.", advice)
+    return "is there"
+
+
 _BEHIND = ("schema", "clock", "queue")
+_FOLDER = "Correct NANOBATCH_DATA_DIR or NANOBATCH_DATABASE_URL; the folder opens to the user alone who runs nanobatch."
 
 
 async def _database(database: Database) -> str:
