@@ -19,8 +19,13 @@ import typer.main
 from nanobatch_client.cli import plugins
 from nanobatch_client.cli.exits import ExitCode
 from nanobatch_client.cli.main import make_app
+from nanobatch_embedded.settings import DoctorSettings, EmbeddedSettings
+from nanobatch_gateway.settings import GatewaySettings
+from nanobatch_generator.settings import GeneratorSettings
 from nanobatch_runtime.errors import NanobatchError
 from nanobatch_runtime.settings import Settings
+from nanobatch_storage.settings import StorageSettings
+from nanobatch_web.settings import WebSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs"
@@ -145,6 +150,32 @@ def test_the_defaults_in_the_table_are_those_of_the_settings():
             if isinstance(field.default, str | int | float) and field.default != "":
                 wanted = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
                 assert f"`{wanted}`" in defaults[str(field.validation_alias)], (kind, field.validation_alias)
+
+
+# What `up` gives its services itself, whatever the environment says.
+_OWN_OF_UP = {
+    *("NANOBATCH_REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_DB", "NANOBATCH_GATEWAY_TARGET"),
+    *("NANOBATCH_STORAGE_GRPC", "NANOBATCH_STORAGE_TARGET", "NANOBATCH_GENERATOR_GRPC", "NANOBATCH_GENERATOR_TARGET"),
+}
+_SERVICES = {
+    "gateway": GatewaySettings, "generator": GeneratorSettings, "storage": StorageSettings, "web": WebSettings
+}  # fmt: skip
+_READERS: dict[str, set[type[Settings]]] = {
+    **{name: {kind} for name, kind in _SERVICES.items()},
+    "`doctor`": {DoctorSettings},
+    "`up`": {EmbeddedSettings, *_SERVICES.values()},
+}
+
+
+@pytest.mark.parametrize("reader", _READERS)
+def test_the_table_says_of_every_variable_who_reads_it(reader):
+    rows = [line.split("|") for line in section("operations.md", "Settings").splitlines() if line.startswith("| `")]
+    told = {name for row in rows if reader in row[3].strip().split(", ") for name in re.findall(r"`([^`]+)`", row[1])}
+    read = {str(field.validation_alias) for kind in _READERS[reader] for field in kind.model_fields.values()}
+    if reader == "`up`":
+        read -= _OWN_OF_UP
+    assert read <= told
+    assert told - read <= other_variables() | READ_BY_LIBRARIES
 
 
 def test_a_variable_anywhere_in_the_docs_is_one_of_the_table():
