@@ -47,7 +47,7 @@ async def test_one_process_is_well_makes_a_picture_and_is_told_when_it_is_not_th
         places = {"NANOBATCH_DATA_DIR": str(up.data), "NANOBATCH_GATEWAY_TARGET": up.target}
         code, found = await doctor(tmp_path, "--picture", **places)
         assert code == 0, found
-        well = {"database", "schema", "clock", "queue", "pictures", "gateway", "key ring", "picture"}
+        well = {"database", "schema", "clock", "queue", "tasks", "pictures", "gateway", "key ring", "picture"}
         assert {name for name, verdict in verdicts(found).items() if verdict == "ok"} == well
         assert {name for name, verdict in verdicts(found).items() if verdict == "skipped"} == {
             "redis", "storage", "generator", "provider gemini",

@@ -245,17 +245,28 @@ def server_stats(message: server_stats_pb2.ServerStats) -> models.ServerStats:
         read_time=message.read_time.ToDatetime(tzinfo=UTC),
         results_ready=message.results_ready,
         results_later=message.results_later,
+        results_cooling=message.results_cooling,
         results_in_flight=message.results_in_flight,
         leases_expired=message.leases_expired,
         oldest_ready_time=_time(message, "oldest_ready_time"),
         executions_active=message.executions_active,
         executions_paused={paused.reason: paused.count for paused in message.executions_paused},
         cooling_keys=tuple(
-            models.CoolingKey(key.provider, key.model, key.reason, key.until_time.ToDatetime(tzinfo=UTC))
+            models.CoolingKey(key.provider, key.model, key.reason, key.until_time.ToDatetime(tzinfo=UTC), key.results)
             for key in message.cooling_keys
         ),
         generators={seen.name: seen.last_seen_time.ToDatetime(tzinfo=UTC) for seen in message.generators},
         tasks_out=message.tasks_out,
+        tasks=tuple(
+            models.TaskOut(
+                task.provider,
+                task.task_id,
+                task.execution_id,
+                task.submit_time.ToDatetime(tzinfo=UTC),
+                task.timeout.ToTimedelta(),
+            )
+            for task in message.tasks
+        ),
     )
 
 

@@ -464,6 +464,20 @@ class CoolingKey:
     model: str
     reason: str
     until: datetime
+    results: int
+    """How many wait for nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOut:
+    """A task that a provider goes on with by itself; a generator asks for it until it is done, or older than ``timeout``."""
+
+    provider: str
+    task_id: str
+    """The provider's own."""
+    execution_id: str
+    submit_time: datetime
+    timeout: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -475,6 +489,8 @@ class ServerStats:
     """Might be made now, and nobody makes them."""
     results_later: int
     """Wait for a time."""
+    results_cooling: int
+    """Those of them that wait for nothing but their key."""
     results_in_flight: int
     leases_expired: int
     """In flight at generators that are gone."""
@@ -487,6 +503,8 @@ class ServerStats:
     """When each was heard of last, by the storage that answered."""
     tasks_out: int
     """Tasks of providers."""
+    tasks: tuple[TaskOut, ...]
+    """The oldest of them, at most 100."""
 
 
 class UsageGrouping(Enum):

@@ -21,9 +21,12 @@ from nanobatch_storage.clocks import TOGETHER
 from nanobatch_storage.domain import Actor
 from nanobatch_storage.errors import BlobsUnavailableError
 from nanobatch_storage.settings import StorageSettings
+from nanobatch_storage.stats import CoolingKey, TaskOut
 from nanobatch_storage.wiring import blobs_of
 
 _PATIENCE = timedelta(minutes=5)
+_GRACE = timedelta(minutes=1)
+_MOST_NAMED = 3
 _ADMIN = Actor(str(uuid.UUID(int=0)), admin=True)
 
 
@@ -64,7 +67,10 @@ async def examine_storage(settings: StorageSettings) -> Sequence[Finding]:
             "clock", shown, lambda: _clock(database), advice="Let all machines follow one time (NTP)."
         )
         queue = await examine("queue", shown, lambda: _queue(stats), advice="See `nanobatch admin stats`.")
-        return [reached, schema, clock, queue, pictures]
+        tasks = await examine(
+            "tasks", shown, lambda: _tasks(stats, settings.lease), advice="See `nanobatch admin stats`."
+        )
+        return [reached, schema, clock, queue, tasks, pictures]
 
 
 async def key_ids(settings: StorageSettings) -> set[str]:
@@ -84,7 +90,7 @@ async def _file(path: str) -> str:
     return "is there"
 
 
-_BEHIND = ("schema", "clock", "queue")
+_BEHIND = ("schema", "clock", "queue", "tasks")
 _FOLDER = "Correct NANOBATCH_DATA_DIR or NANOBATCH_DATABASE_URL; the folder opens to the user alone who runs nanobatch."
 
 
@@ -168,5 +174,40 @@ async def _queue(stats: SqlStats) -> str:
             "Nothing was paid for. Try the key at the provider's own site, then `nanobatch resume ID --api-key-env NAME`; "
             "if all keys fail at once, compare ENCRYPTION_KEY with its copy.",
         )
-    text = f"{found.ready} ready, {found.later} later, {found.in_flight} in flight, {found.tasks_out} tasks out"
-    return f"{text}, {sum(found.paused.values())} executions paused" if found.paused else text
+    parts = [f"{found.ready} ready, {found.later} later, {found.in_flight} in flight"]
+    if found.paused:
+        parts.append(f"{sum(found.paused.values())} executions paused")
+    waited_for = [key for key in found.cooling if key.results]
+    parts += [_cooling(key) for key in waited_for[:_MOST_NAMED]]
+    if len(waited_for) > _MOST_NAMED:
+        parts.append(f"{len(waited_for) - _MOST_NAMED} more keys are waited for")
+    return "; ".join(parts)
+
+
+def _cooling(key: CoolingKey) -> str:
+    until = f"{key.until:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{key.results} wait for their key of {key.provider} {key.model} until {until} ({key.reason})"
+
+
+async def _tasks(stats: SqlStats, lease: timedelta) -> str:
+    """Say which tasks are out.
+
+    The generator that asks for a task gives it up when it is older than a call may be; where that one has died, the next
+    one does, a lease later. A task that is older still is one that nobody asks for.
+    """
+    found = await stats.queue(_ADMIN)
+    late = [task for task in found.tasks if found.read_at - task.since > task.timeout + lease + _GRACE]
+    shown = [_task(task, found.read_at) for task in (late or found.tasks)[:_MOST_NAMED]]
+    if late:
+        raise ComplaintError(
+            f"{len(late)} of {found.tasks_out} tasks are out for longer than they may be: {'; '.join(shown)}.",
+            "Nobody asks for them: start a generator, or see its log for `storage.unreachable`. Those of a run that is paused, "
+            "or whose key waits, are asked for when it goes on; the first who does closes them as perhaps charged, and the "
+            "prompt is called again. The provider knows a task by its id; `nanobatch cancel EXECUTION` gives it up.",
+        )
+    return "; ".join([f"{found.tasks_out} out", *shown])
+
+
+def _task(task: TaskOut, now: datetime) -> str:
+    age, limit = (f"{each.total_seconds():.0f} s" for each in (now - task.since, task.timeout))
+    return f"{task.provider} {task.task_id} of execution {task.execution_id}, out for {age} of {limit}"

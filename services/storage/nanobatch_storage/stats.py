@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from nanobatch_runtime.clock import Clock
 
 MOST_COOLING = 100
+MOST_TASKS = 100
 _SEEN_FOR = timedelta(minutes=1)
 _MOST_SEEN = 1_000
 _LONGEST_NAME = 128
@@ -22,6 +23,19 @@ class CoolingKey:
     model: str
     reason: str
     until: datetime
+    results: int
+    """How many wait for nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOut:
+    """See ``nanobatch.gateway.v1.TaskOut``."""
+
+    provider: str
+    task_id: str
+    execution_id: str
+    since: datetime
+    timeout: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +45,7 @@ class QueueStats:
     read_at: datetime
     ready: int
     later: int
+    cooling_results: int
     in_flight: int
     expired: int
     oldest_ready: datetime | None
@@ -38,6 +53,7 @@ class QueueStats:
     paused: Mapping[str, int]
     cooling: Sequence[CoolingKey]
     tasks_out: int
+    tasks: Sequence[TaskOut]
 
 
 class SeenGenerators:

@@ -66,13 +66,20 @@ def stats_to_proto(stats: QueueStats, generators: Mapping[str, datetime]) -> ser
             for reason, count in sorted(stats.paused.items())
         ],
         tasks_out=stats.tasks_out,
+        results_cooling=stats.cooling_results,
     )
     message.read_time.FromDatetime(stats.read_at)
     if stats.oldest_ready is not None:
         message.oldest_ready_time.FromDatetime(stats.oldest_ready)
     for key in stats.cooling:
-        added = message.cooling_keys.add(provider=key.provider, model=key.model, reason=key.reason)
-        added.until_time.FromDatetime(key.until)
+        cooling = message.cooling_keys.add(
+            provider=key.provider, model=key.model, reason=key.reason, results=key.results
+        )
+        cooling.until_time.FromDatetime(key.until)
+    for task in stats.tasks:
+        out = message.tasks.add(provider=task.provider, task_id=task.task_id, execution_id=task.execution_id)
+        out.submit_time.FromDatetime(task.since)
+        out.timeout.FromTimedelta(task.timeout)
     for name, seen in generators.items():
         message.generators.add(name=name).last_seen_time.FromDatetime(seen)
     return message

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import NullPool, create_engine
+from sqlalchemy import NullPool, create_engine, select, update
 
 from nanobatch_runtime.bus import MemoryBus
 from nanobatch_runtime.clock import ManualClock
@@ -26,6 +26,7 @@ from nanobatch_storage.adapters.control_sql import SqlControl
 from nanobatch_storage.adapters.database import Database, Transaction, open_database
 from nanobatch_storage.adapters.executions_sql import SqlExecutions
 from nanobatch_storage.adapters.images_sql import SqlImages
+from nanobatch_storage.adapters.ledger_sql import SqlLedger
 from nanobatch_storage.adapters.tables import metadata
 from nanobatch_storage.adapters.tokens_sql import SqlTokens
 from nanobatch_storage.adapters.users_sql import SqlUsers
@@ -36,6 +37,7 @@ from nanobatch_storage.domain import (
     Execution,
     Image,
     ImageKind,
+    LeaseRef,
     NewCredential,
     NewExecution,
     NewPrompt,
@@ -239,6 +241,22 @@ class Store:
 
         await self.database.write(work)
         return lease_id
+
+    async def task_out(self, execution: Execution, task_id: str) -> None:
+        """Let the first result's call have begun a task at its provider."""
+        lease_id = await self.call_out(execution.id, 0)
+        columns = tables.attempts.c
+        found = await self.database.survey(select(columns.id, columns.result_id).where(columns.lease_id == lease_id))
+        await SqlLedger(self.database).note_job(LeaseRef(found[0].result_id, lease_id), found[0].id, task_id)
+
+    async def task_ended(self, task_id: str) -> None:
+        """Let nobody ask for a task any more."""
+
+        async def work(tx: Transaction) -> None:
+            ended = update(tables.jobs).where(tables.jobs.c.task_id == task_id).values(poll_at=None)
+            await tx.connection.execute(ended)
+
+        await self.database.write(work)
 
     async def user(self, *, admin: bool = False) -> Actor:
         """Make a user."""

@@ -14,6 +14,7 @@ from nanobatch_client.cli.exits import ExitCode
 from nanobatch_client.cli.output import Terminal
 from nanobatch_client.cli.session import Json, Quiet, Session, Target, micros
 
+_MOST_SHOWN = 10
 UserId = Annotated[str, typer.Argument(metavar="USER_ID", help="The user's id.")]
 OfUser = Annotated[
     str | None,
@@ -225,19 +226,28 @@ def revoke_token(
 def _stats_lines(found: sdk.ServerStats) -> Iterator[str]:
     waited = ""
     if found.oldest_ready_time is not None:
-        waited = f"longest for {(found.read_time - found.oldest_ready_time).total_seconds():.0f} s"
+        waited = f"longest for {_seconds(found.read_time - found.oldest_ready_time)}"
     yield f"results ready\t{found.results_ready}\t{waited}".rstrip("\t")
-    yield f"results later\t{found.results_later}"
+    cooling = f"{found.results_cooling} for nothing but their key" if found.results_cooling else ""
+    yield f"results later\t{found.results_later}\t{cooling}".rstrip("\t")
     lost = f"{found.leases_expired} of generators that are gone" if found.leases_expired else ""
     yield f"results in flight\t{found.results_in_flight}\t{lost}".rstrip("\t")
     yield f"tasks out\t{found.tasks_out}"
+    for task in found.tasks[:_MOST_SHOWN]:
+        out = f"out for {_seconds(found.read_time - task.submit_time)} of {_seconds(task.timeout)}"
+        yield f"task\t{task.provider} {task.task_id}\t{out}\texecution {task.execution_id}"
     yield f"executions active\t{found.executions_active}"
     for reason, count in found.executions_paused.items():
         yield f"executions paused\t{count}\t{reason}"
     for name, seen in found.generators.items():
         yield f"generator\t{name}\theard of {wording.clock(seen)}"
     for key in found.cooling_keys:
-        yield f"key waits\t{key.provider} {key.model}\t{key.reason} until {wording.clock(key.until)}"
+        until = f"{key.reason} until {wording.clock(key.until)}"
+        yield f"key waits\t{key.provider} {key.model}\t{until}\t{key.results} results for it"
+
+
+def _seconds(duration: timedelta) -> str:
+    return f"{duration.total_seconds():.0f} s"
 
 
 def _columns(user: sdk.User) -> str:

@@ -22,22 +22,25 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'nanobatch/gateway/v1/server_stats.proto\x12\x14nanobatch.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\x03\n\x0bServerStats\x12-\n\tread_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rresults_ready\x18\x02 \x01(\x03\x12\x15\n\rresults_later\x18\x03 \x01(\x03\x12\x19\n\x11results_in_flight\x18\x04 \x01(\x03\x12\x16\n\x0eleases_expired\x18\x05 \x01(\x03\x12\x35\n\x11oldest_ready_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11\x65xecutions_active\x18\x07 \x01(\x03\x12\x41\n\x11\x65xecutions_paused\x18\x08 \x03(\x0b\x32&.nanobatch.gateway.v1.PausedExecutions\x12\x36\n\x0c\x63ooling_keys\x18\t \x03(\x0b\x32 .nanobatch.gateway.v1.CoolingKey\x12\x37\n\ngenerators\x18\n \x03(\x0b\x32#.nanobatch.gateway.v1.SeenGenerator\x12\x11\n\ttasks_out\x18\x0b \x01(\x03\"1\n\x10PausedExecutions\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"m\n\nCoolingKey\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12.\n\nuntil_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Q\n\rSeenGenerator\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x0elast_seen_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'nanobatch/gateway/v1/server_stats.proto\x12\x14nanobatch.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x03\n\x0bServerStats\x12-\n\tread_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rresults_ready\x18\x02 \x01(\x03\x12\x15\n\rresults_later\x18\x03 \x01(\x03\x12\x19\n\x11results_in_flight\x18\x04 \x01(\x03\x12\x16\n\x0eleases_expired\x18\x05 \x01(\x03\x12\x35\n\x11oldest_ready_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11\x65xecutions_active\x18\x07 \x01(\x03\x12\x41\n\x11\x65xecutions_paused\x18\x08 \x03(\x0b\x32&.nanobatch.gateway.v1.PausedExecutions\x12\x36\n\x0c\x63ooling_keys\x18\t \x03(\x0b\x32 .nanobatch.gateway.v1.CoolingKey\x12\x37\n\ngenerators\x18\n \x03(\x0b\x32#.nanobatch.gateway.v1.SeenGenerator\x12\x11\n\ttasks_out\x18\x0b \x01(\x03\x12\x17\n\x0fresults_cooling\x18\x0c \x01(\x03\x12,\n\x05tasks\x18\r \x03(\x0b\x32\x1d.nanobatch.gateway.v1.TaskOut\"1\n\x10PausedExecutions\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"~\n\nCoolingKey\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12.\n\nuntil_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07results\x18\x05 \x01(\x03\"\x9f\x01\n\x07TaskOut\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x03 \x01(\t\x12/\n\x0bsubmit_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"Q\n\rSeenGenerator\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x0elast_seen_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nanobatch.gateway.v1.server_stats_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SERVERSTATS']._serialized_start=99
-  _globals['_SERVERSTATS']._serialized_end=537
-  _globals['_PAUSEDEXECUTIONS']._serialized_start=539
-  _globals['_PAUSEDEXECUTIONS']._serialized_end=588
-  _globals['_COOLINGKEY']._serialized_start=590
-  _globals['_COOLINGKEY']._serialized_end=699
-  _globals['_SEENGENERATOR']._serialized_start=701
-  _globals['_SEENGENERATOR']._serialized_end=782
+  _globals['_SERVERSTATS']._serialized_start=131
+  _globals['_SERVERSTATS']._serialized_end=640
+  _globals['_PAUSEDEXECUTIONS']._serialized_start=642
+  _globals['_PAUSEDEXECUTIONS']._serialized_end=691
+  _globals['_COOLINGKEY']._serialized_start=693
+  _globals['_COOLINGKEY']._serialized_end=819
+  _globals['_TASKOUT']._serialized_start=822
+  _globals['_TASKOUT']._serialized_end=981
+  _globals['_SEENGENERATOR']._serialized_start=983
+  _globals['_SEENGENERATOR']._serialized_end=1064
 # @@protoc_insertion_point(module_scope)

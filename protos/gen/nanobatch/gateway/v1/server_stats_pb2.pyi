@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -36,8 +37,12 @@ class ServerStats(_message.Message):
     COOLING_KEYS_FIELD_NUMBER: _builtins.int
     GENERATORS_FIELD_NUMBER: _builtins.int
     TASKS_OUT_FIELD_NUMBER: _builtins.int
+    RESULTS_COOLING_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
     results_ready: _builtins.int
-    """Results that may be made now and that nobody makes: they wait for a generator, or for a place of their key."""
+    """Results that may be made now and that nobody makes: they wait for a generator, or for a place of their key. Those whose
+    key waits are not among them.
+    """
     results_later: _builtins.int
     """Results that wait for a time: a retry's, a cooldown's, a quota's next period."""
     results_in_flight: _builtins.int
@@ -48,13 +53,15 @@ class ServerStats(_message.Message):
     """Executions that go on."""
     tasks_out: _builtins.int
     """Tasks of providers that are out."""
+    results_cooling: _builtins.int
+    """Those of results_later that wait for nothing but their key: cooling_keys says until when."""
     @_builtins.property
     def read_time(self) -> _timestamp_pb2.Timestamp:
         """When it was looked, by the database's clock."""
 
     @_builtins.property
     def oldest_ready_time(self) -> _timestamp_pb2.Timestamp:
-        """Since when the one of results_ready waits that has waited longest. Unset where there is none."""
+        """Since when the one of results_ready waits that has waited longest, a wait of its key left out. Unset where there is none."""
 
     @_builtins.property
     def executions_paused(self) -> _containers.RepeatedCompositeFieldContainer[Global___PausedExecutions]:
@@ -70,6 +77,10 @@ class ServerStats(_message.Message):
         that the one which answers was asked by: most of them, since they go round.
         """
 
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskOut]:
+        """The tasks that have been out longest, oldest first, at most 100."""
+
     def __init__(
         self,
         *,
@@ -84,10 +95,12 @@ class ServerStats(_message.Message):
         cooling_keys: _abc.Iterable[Global___CoolingKey] | None = ...,
         generators: _abc.Iterable[Global___SeenGenerator] | None = ...,
         tasks_out: _builtins.int = ...,
+        results_cooling: _builtins.int = ...,
+        tasks: _abc.Iterable[Global___TaskOut] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_ready_time", b"oldest_ready_time", "read_time", b"read_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cooling_keys", b"cooling_keys", "executions_active", b"executions_active", "executions_paused", b"executions_paused", "generators", b"generators", "leases_expired", b"leases_expired", "oldest_ready_time", b"oldest_ready_time", "read_time", b"read_time", "results_in_flight", b"results_in_flight", "results_later", b"results_later", "results_ready", b"results_ready", "tasks_out", b"tasks_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cooling_keys", b"cooling_keys", "executions_active", b"executions_active", "executions_paused", b"executions_paused", "generators", b"generators", "leases_expired", b"leases_expired", "oldest_ready_time", b"oldest_ready_time", "read_time", b"read_time", "results_cooling", b"results_cooling", "results_in_flight", b"results_in_flight", "results_later", b"results_later", "results_ready", b"results_ready", "tasks", b"tasks", "tasks_out", b"tasks_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -129,12 +142,15 @@ class CoolingKey(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     UNTIL_TIME_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """Its provider."""
     model: _builtins.str
     """The model."""
     reason: _builtins.str
-    """Why: RATE_LIMITED, OVERLOADED, or QUOTA_DAY."""
+    """Why: RATE_LIMITED, OVERLOADED, DAILY_QUOTA or PACED: a name of WaitReason without its prefix."""
+    results: _builtins.int
+    """How many results wait for nothing else."""
     @_builtins.property
     def until_time(self) -> _timestamp_pb2.Timestamp:
         """Until when."""
@@ -146,14 +162,59 @@ class CoolingKey(_message.Message):
         model: _builtins.str = ...,
         reason: _builtins.str = ...,
         until_time: _timestamp_pb2.Timestamp | None = ...,
+        results: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["until_time", b"until_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "provider", b"provider", "reason", b"reason", "until_time", b"until_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "provider", b"provider", "reason", b"reason", "results", b"results", "until_time", b"until_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CoolingKey: _TypeAlias = CoolingKey  # noqa: Y015
+
+@_typing.final
+class TaskOut(_message.Message):
+    """A task that a provider goes on with by itself, asked for again and again until it is done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    SUBMIT_TIME_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """The provider."""
+    task_id: _builtins.str
+    """The provider's own id of it: what its support, and its own site, know it by."""
+    execution_id: _builtins.str
+    """The execution that it is of."""
+    @_builtins.property
+    def submit_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when it is out."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long a call of that execution may take. A task that has been out for longer is given up, and closed as perhaps
+        charged, by the generator that asks for it.
+        """
+
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        execution_id: _builtins.str = ...,
+        submit_time: _timestamp_pb2.Timestamp | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["submit_time", b"submit_time", "timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_id", b"execution_id", "provider", b"provider", "submit_time", b"submit_time", "task_id", b"task_id", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskOut: _TypeAlias = TaskOut  # noqa: Y015
 
 @_typing.final
 class SeenGenerator(_message.Message):
