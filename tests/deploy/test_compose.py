@@ -1,18 +1,18 @@
 """The compose file and the images against the code."""
 
-import json
 import re
 import secrets
 
 import pytest
 import yaml
+from deploy.dockerfile import DOCKERFILE, Image, images
 from deploy.rendered import OURS, ROOT
 from deploy.test_manifests import LISTENS, SETTINGS, variables
 from image_requirements import image
 
 from nanobatch_runtime.settings import load
 
-DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
+BUILT = DOCKERFILE.read_text()
 COMPOSE = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"]
 REQUIREMENTS = ROOT / "requirements"
 SECRET = secrets.token_hex(32)
@@ -72,15 +72,28 @@ def test_a_generators_grace_in_compose_covers_its_drain():
 
 @pytest.mark.parametrize("service", OURS)
 def test_an_image_starts_its_service_as_a_numbered_user(service):
-    stages = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)
+    stages = re.split(r"^FROM ", BUILT, flags=re.MULTILINE)
     stage = next(each for each in stages if re.match(rf"common AS {service}\n", each))
-    assert json.loads(re.search(r"^ENTRYPOINT (.*)$", stage, re.MULTILINE)[1]) == ["nanobatch", "serve", service]
+    assert images(BUILT)[service] == Image(["nanobatch", "serve", service])
     exposed = re.search(r"^EXPOSE (.*)$", stage, re.MULTILINE)[1].split()
     fields = {str(field.validation_alias): str(field.default) for field in SETTINGS[service].model_fields.values()}
     assert exposed == [fields[variable].rpartition(":")[2] for variable in LISTENS[service].values()]
     common = next(each for each in stages if re.match(r"\S+ AS common\n", each))
     assert re.search(r"^USER 10001:10001$", common, re.MULTILINE)
     assert "USER" not in stage
+
+
+def test_a_pod_starts_what_its_image_and_its_manifest_say_together():
+    built = images(
+        'FROM scratch AS base\nCMD ["base"]\nFROM base AS plain\nENTRYPOINT ["serve", \\\n# all\n  "it"]\n'
+        'FROM plain AS told\nCMD ["--quiet"]\n'
+    )
+    assert built["base"].words({}) == ["base"]
+    assert built["plain"].words({}) == ["serve", "it"]
+    assert built["told"].words({}) == ["serve", "it", "--quiet"]
+    assert built["told"].words({"args": ["--loud"]}) == ["serve", "it", "--loud"]
+    assert built["told"].words({"command": ["migrate"]}) == ["migrate"]
+    assert built["told"].words({"command": ["migrate"], "args": ["now"]}) == ["migrate", "now"]
 
 
 def pinned(name: str) -> dict[str, str]:
@@ -98,8 +111,8 @@ def test_an_image_has_what_its_members_need_and_no_other_service(service):
     members, outside = image(service)
     canonical = {re.sub(r"[-_.]+", "-", name).lower() for name in pinned(service)}
     assert {re.sub(r"\[.*", "", name) for name in outside} <= canonical
-    stage = re.search(rf"AS install-{service}\n(.*?)\n\n", DOCKERFILE, re.DOTALL)[1]
-    stage = stage.replace("$COMMON", re.search(r'^ENV COMMON="(.*)"$', DOCKERFILE, re.MULTILINE)[1])
+    stage = re.search(rf"AS install-{service}\n(.*?)\n\n", BUILT, re.DOTALL)[1]
+    stage = stage.replace("$COMMON", re.search(r'^ENV COMMON="(.*)"$', BUILT, re.MULTILINE)[1])
     wheels = set(re.findall(r"(nanobatch_\w+)-\*\.whl", stage))
     assert wheels == {name.replace("-", "_") for name in members}
     assert not wheels & {f"nanobatch_{other}" for other in OURS if other != service}

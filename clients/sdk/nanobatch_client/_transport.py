@@ -45,6 +45,9 @@ _ROUND_ROBIN: tuple[tuple[str, int | str], ...] = (
     ("grpc.dns_min_time_between_resolutions_ms", 5_000),
 )
 
+# Without details of ours nobody answered. CANCELLED is gRPC's own word for calls that a server which ends has not looked at.
+_NOBODY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
+
 _BACKOFF_BASE = timedelta(milliseconds=100)
 _BACKOFF_CAP = timedelta(seconds=2)
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -141,7 +144,7 @@ def to_error(error: grpc.aio.AioRpcError, target: str) -> NanobatchError:
     """Turn a status into the class of its code, with ``ErrorInfo``, ``BadRequest`` and ``RetryInfo`` read in."""
     code: grpc.StatusCode = error.code()
     info, violations, retry_after = _details(error)
-    if code is grpc.StatusCode.UNAVAILABLE and info is None:
+    if code in _NOBODY and info is None:
         message = f"No nanobatch server answers at {target}."
         return UnreachableError(message, reason="UNREACHABLE", metadata={"cause": error.details() or ""})
     return BY_CODE.get(code.name, NanobatchError)(

@@ -20,9 +20,7 @@ if TYPE_CHECKING:  # this name stands in the stubs' types only
 
 # What a reset connection or a proxy looks like. They count only where no nanobatch server put its own details in: an
 # INTERNAL with an incident id will not get better by asking again.
-_TRANSPORT_CODES = frozenset(
-    {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
-)
+_TRANSPORT_CODES = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 # A gateway that reaches nothing ends a watch after 30 s. One that was open for longer was a good one, though nothing
 # happened on it: a paused run is quiet for hours, and its watch is renewed now and then.

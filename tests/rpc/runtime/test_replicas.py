@@ -154,6 +154,30 @@ async def test_a_safe_call_is_made_again_at_another_replica_and_no_other_is():
             assert sum(replica.calls["DeleteExecution"] for replica in (leaving, staying)) == before + 10
 
 
+async def test_a_replica_that_ends_under_many_calls_fails_none_that_is_safe():
+    staying, age, stopped = Replica(), timedelta(hours=1), asyncio.Event()
+    async with serving("127.0.0.1:0", staying, age) as other:
+        for _ in range(3):
+            leaving = Replica()
+            async with AsyncExitStack() as stack:
+                first = await stack.enter_async_context(serving("127.0.0.1:0", leaving, age))
+                target = f"ipv4:127.0.0.1:{first.port},127.0.0.1:{other.port}"
+                channel = await stack.enter_async_context(open_channel(target))
+                stub = execution_service_pb2_grpc.ExecutionServiceStub(channel)
+
+                async def ask(stub=stub) -> None:
+                    while not stopped.is_set():
+                        await stub.GetLatency(pb.GetLatencyRequest(), timeout=10)
+
+                stopped.clear()
+                async with asyncio.TaskGroup() as tasks:
+                    for _ in range(20):
+                        tasks.create_task(ask())
+                    await eventually(lambda leaving=leaving: leaving.calls["GetLatency"] >= 40)
+                    await first.stop(timedelta(seconds=5))
+                    stopped.set()
+
+
 async def _both_seen(stub, *replicas: Replica) -> bool:
     await stub.GetLatency(pb.GetLatencyRequest(), timeout=10)
     return all(replica.calls for replica in replicas)

@@ -63,7 +63,7 @@ def test_the_service_config_repeats_safe_calls_alone_and_only_where_nothing_answ
     named = {(entry["service"], entry["method"]) for entry in made_again["name"]}
     safe = {(service, name) for service, found in REPEATS.items() for name, repeat in found.items() if repeat.safe}
     assert named == safe
-    assert made_again["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
+    assert made_again["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "CANCELLED"]
     assert 1 < made_again["retryPolicy"]["maxAttempts"] <= 5  # gRPC's own bound
     assert config["loadBalancingConfig"] == [{"round_robin": {}}]
 

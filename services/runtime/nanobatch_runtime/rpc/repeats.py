@@ -1,8 +1,9 @@
 """Which internal calls a channel may make again, and how: the one table, from which the gRPC service config is made.
 
 A call that was cut may have been carried out. It is made again only where that cannot do harm: it reads, it brings about
-a state and finds it brought about, or the other side knows a repeat by its key. Only UNAVAILABLE is repeated, a few times
-within about a second: enough to reach another replica. Outlasting an outage is the callers' business.
+a state and finds it brought about, or the other side knows a repeat by its key. Only UNAVAILABLE is repeated, and CANCELLED,
+which is gRPC's answer to calls that a server which ends has not looked at yet; a few times within about a second: enough to
+reach another replica. Outlasting an outage is the callers' business.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ _POLICY: Mapping[str, Any] = {
     "initialBackoff": "0.1s",
     "maxBackoff": "1s",
     "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"],
+    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
 }
 
 
