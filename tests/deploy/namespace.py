@@ -14,16 +14,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+import httpx
+from deploy.dockerfile import image
 from deploy.rendered import lay_out, made_secrets, render
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from image_requirements import image, members
+from image_requirements import image as installed_in
+from image_requirements import members
 from postgres_server import PostgresServer
 from processes import NANOBATCH, bare_environment
 from redis_server import RedisServer
 from s3_server import S3Server
 
 PODS = (
-    *("storage-1", "storage-2", "gateway-1", "gateway-2", "web"),
+    *("storage-1", "storage-2", "gateway-1", "gateway-2", "web-1", "web-2"),
     *("generator-1", "generator-2", "generator-3", "generator-4", "migrate"),
 )
 RUN = "from nanobatch_client.cli.main import main; main()"
@@ -51,12 +54,14 @@ class Namespace:
         """Start a pod, or its successor at the same address."""
         component = pod.partition("-")[0]
         workload = self.rendered.workload(component)
-        (self.folder / pod / "secrets").mkdir(parents=True, exist_ok=True)
-        lay_out(self.folder / pod / "secrets", workload, self.secrets)
-        command = workload.container.get("command", ["nanobatch", "serve", component])
+        place = self.folder / pod
+        (place / "secrets").mkdir(parents=True, exist_ok=True)
+        lay_out(place / "secrets", workload, self.secrets)
+        program, *words = image(workload.container["image"]).words(workload.container)
+        assert program == NANOBATCH.name, program
         with (self.folder / f"{pod}.log").open("ab") as log:
             self.pods[pod] = subprocess.Popen(
-                [NANOBATCH, *command[1:]], env=self.environment(pod), stdout=log, stderr=log, cwd=self.folder / pod
+                [NANOBATCH, *words], env=self.environment(pod), stdout=log, stderr=log, cwd=place
             )
         return self.pods[pod]
 
@@ -69,7 +74,7 @@ class Namespace:
 
     def execute(self, pod: str, *words: str) -> subprocess.CompletedProcess[str]:
         """Run ``nanobatch WORDS`` in a pod that was started, with the packages of its image alone, until it ends."""
-        installed = image(pod.partition("-")[0])[0]
+        installed = installed_in(pod.partition("-")[0])[0]
         absent = [name.replace("-", "_") for name in members().keys() - installed]
         hide = "import sys; sys.modules |= dict.fromkeys(sys.argv.pop(1).split())"
         return subprocess.run(
@@ -97,7 +102,11 @@ class Namespace:
 
     async def ready(self, pod: str) -> bool:
         """Ask what the pod's readiness probe asks."""
-        probe = self.rendered.workload(pod.partition("-")[0]).container["readinessProbe"]["grpc"]
+        workload = self.rendered.workload(pod.partition("-")[0])
+        probe = workload.container["readinessProbe"]
+        if "httpGet" in probe:
+            return await self._answers(pod, workload.ports[probe["httpGet"]["port"]], probe["httpGet"]["path"])
+        probe = probe["grpc"]
         async with grpc.aio.insecure_channel(f"{self.addresses[pod]}:{probe['port']}") as channel:
             request = health_pb2.HealthCheckRequest(service=probe.get("service", ""))
             try:
@@ -105,6 +114,13 @@ class Namespace:
             except grpc.aio.AioRpcError:
                 return False
             return answer.status == health_pb2.HealthCheckResponse.SERVING
+
+    async def _answers(self, pod: str, port: int, path: str) -> bool:
+        async with httpx.AsyncClient(trust_env=False) as kubelet:
+            try:
+                return (await kubelet.get(f"http://{self.addresses[pod]}:{port}{path}")).is_success
+            except httpx.TransportError:
+                return False
 
     def end(self) -> None:
         for each in self.pods.values():
