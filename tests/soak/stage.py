@@ -105,11 +105,13 @@ class Stage:
 
     # -- clients ---------------------------------------------------------------------------------------------------
 
+    def channel(self, number: int | None = None) -> grpc.aio.Channel:
+        """Return the channel to one gateway, or to each in turn."""
+        return self._channels[(next(self._turn) if number is None else number) % len(self._channels)]
+
     def stub(self, number: int | None = None) -> ExecutionServiceStub:
         """Return a stub of one gateway, or of each in turn."""
-        return ExecutionServiceStub(
-            self._channels[(next(self._turn) if number is None else number) % len(self._channels)]
-        )
+        return ExecutionServiceStub(self.channel(number))
 
     async def call(self, method: str, request: Any) -> Any:
         """Call like a patient client: again, at another gateway, while nobody is there."""
@@ -128,20 +130,27 @@ class Stage:
                     raise
                 await asyncio.sleep(0.1)
 
-    async def create(
+    def creation(
         self, count: int, *, request_id: str = "", key: str = KEY, words: str | list[str] = "a boat", **options: Any
-    ) -> str:
-        """Create an execution whose prompts are told apart by a marker; returns its id. Watchers follow it.
+    ) -> execution_service_pb2.CreateExecutionRequest:
+        """Return what creates the next execution; its prompts are told apart by a marker.
 
         ``words`` follow the marker, in each prompt the same or one of a list.
         """
         number = len(self.executions)
         texts = [words] * count if isinstance(words, str) else words
         prompts = [execution_pb2.Prompt(text=f"[{number}-{n}] {text}") for n, text in enumerate(texts)]
-        request = execution_service_pb2.CreateExecutionRequest(
+        return execution_service_pb2.CreateExecutionRequest(
             request_id=request_id or str(uuid.UUID(int=self.random.getrandbits(128), version=4)),
             model=MODEL, api_key=key, prompts=prompts, **options,
         )  # fmt: skip
+
+    async def create(self, count: int, **options: Any) -> str:
+        """Create an execution (options: see :meth:`creation`); returns its id. Watchers follow it."""
+        return await self.created(self.creation(count, **options))
+
+    async def created(self, request: execution_service_pb2.CreateExecutionRequest) -> str:
+        """Bring a creation about, and have watchers follow what it made."""
         answer = await self.call("CreateExecution", request)
         self.executions.append(answer.execution.id)
         self.watchers.follow(answer.execution.id, self.setup.watchers)

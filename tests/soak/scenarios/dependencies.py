@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
+from google.protobuf.message import Message
 from s3_server import S3Server, private_s3
 
-from nanobatch.gateway.v1 import execution_service_pb2
+from nanobatch.gateway.v1 import (
+    account_service_pb2,
+    analytics_service_pb2,
+    image_service_pb2,
+)
+from nanobatch.gateway.v1 import execution_service_pb2 as pb
+from nanobatch.gateway.v1.account_service_pb2_grpc import AccountServiceStub
+from nanobatch.gateway.v1.analytics_service_pb2_grpc import AnalyticsServiceStub
+from nanobatch.gateway.v1.execution_service_pb2_grpc import ExecutionServiceStub
+from nanobatch.gateway.v1.image_service_pb2_grpc import ImageServiceStub
 from nanobatch_runtime.failpoints import VARIABLE
+from nanobatch_runtime.rpc.status import from_rpc_error
 from soak.faultproxy import Mode
 from soak.ground import Ground, Setup
 from soak.report import Report
@@ -22,6 +34,12 @@ from soak.troubledstore import KINDS, TroubledStore
 
 _CALL_LIMIT = 20.0
 """Longest that a call inside may take (nanobatch_runtime.rpc.channel)."""
+_PATIENCE = 60.0
+"""Of who asks: not what ends a call."""
+_PRECISE = {"OK", "UNAVAILABLE DATABASE_UNAVAILABLE", "UNAVAILABLE STORAGE_UNAVAILABLE"}
+"""What a call may be answered while the database is not there."""
+_RECOVERY = 5.0
+"""R8: seconds from a database that is back to the next result."""
 _POOL = 20
 """Connections of one storage (docs/operations.md)."""
 
@@ -32,50 +50,97 @@ async def half_open_database(ground: Ground, *, results: int = 300, lease: float
     setup = Setup(lease_seconds=lease, proxies=frozenset({"database"}), watchers=1)
     async with stage(ground, setup) as on:
         await create(on, results)
-        longest, recoveries = 0.0, []
+        questions, recoveries = Questions(on), []
         plan = [(Mode.BLACKHOLE, 0.5), (Mode.HALF_OPEN, 0.5), (Mode.BLACKHOLE, 1.0), (Mode.HALF_OPEN, long)]
         async for n in on.over_the_run(len(plan), results // 2):
             mode, leases = plan[n]
             event = on.note("outage") if leases >= 1 else {}
             on.proxies["database"].mode = mode
-            longest = max(longest, await answers_for(on, leases * lease))
-            on.proxies["database"].mode = Mode.PASS
-            recoveries.append(await first_progress(on))
-            # A call may be answered late by what was stuck in the meantime.
-            event["until"] = time.monotonic() + 1
+            creation = on.creation(1)
+            asking = asyncio.create_task(questions.ask(leases * lease, creation))
+            try:
+                await asyncio.sleep(leases * lease)
+                on.proxies["database"].mode = Mode.PASS
+                recoveries.append(await first_progress(on))
+                # A call may be answered late by what was stuck in the meantime.
+                event["until"] = time.monotonic() + 1
+            finally:
+                await asking
+            await on.created(creation)  # the same again: whether it was carried out, nobody was told
             if n == 1:
                 extra = len(on.provider.calls()) - on.final() - sum(on.provider.out().values())
                 report.hold(f"below a lease: {max(0, extra)} calls more than results", kept=extra <= setup.slots * 3)
         await on.ended(within=180 + results / 2)
-        on.verdict(report, results=results)
-        report.hold(
-            f"every call was answered within its limit: the longest after {longest:.1f} s",
-            kept=longest <= _CALL_LIMIT + 2,
-        )
+        on.verdict(report, results=results + len(plan))
+        questions.judge(report)
         left = on.rows(
             "select coalesce(state, 'starting'), count(*), max(clock_timestamp() - state_change)::text, min(left(query, 60)) "
             "from pg_stat_activity where application_name = 'nanobatch-storage' group by 1"
         )
         open_now = sum(count for _, count, *_ in left)
         report.hold(f"{open_now} connections of storage at the end, {_POOL} may be: {left}", kept=open_now <= _POOL)
-        report.timely(f"first progress after {max(recoveries):.1f} s at most", kept=max(recoveries) <= 30)
+        report.timely(
+            f"first progress at most {_RECOVERY:.0f} s after it is back: {max(recoveries):.1f} s, n={len(recoveries)}",
+            kept=max(recoveries) <= _RECOVERY,
+        )
     return report
 
 
-async def answers_for(on: Stage, seconds: float) -> float:
-    """Ask the gateways for as long; returns how long the slowest answer, a refusal as well, was waited for."""
-    until, longest = time.monotonic() + seconds, 0.0
-    while time.monotonic() < until:
-        started = time.monotonic()
-        request = execution_service_pb2.GetExecutionRequest(execution_id=on.executions[0])
-        try:
-            await on.stub().GetExecution(request, timeout=60)
-        except grpc.aio.AioRpcError as error:
-            if error.code() not in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
-                raise
-        longest = max(longest, time.monotonic() - started)
-        await asyncio.sleep(0.1)
-    return longest
+class Questions:
+    """Calls of every kind at the gateways, for as long as an outage lasts, and how they were answered."""
+
+    def __init__(self, on: Stage) -> None:
+        """The reads are about a result that has its picture."""
+        self._on = on
+        self._answers: dict[str, Counter[str]] = defaultdict(Counter)
+        self._longest = ("", 0.0)
+        ((result, execution, image),) = on.rows(
+            "select id::text, execution_id::text, image_id::text from results where state = 'COMPLETED' limit 1"
+        )
+        self._reads: dict[str, tuple[type, Message]] = {
+            "GetExecution": (ExecutionServiceStub, pb.GetExecutionRequest(execution_id=execution)),
+            "ListExecutions": (ExecutionServiceStub, pb.ListExecutionsRequest()),
+            "ListResults": (ExecutionServiceStub, pb.ListResultsRequest(execution_id=execution)),
+            "GetResult": (ExecutionServiceStub, pb.GetResultRequest(result_id=result)),
+            "GetImage": (ImageServiceStub, image_service_pb2.GetImageRequest(image_id=image)),
+            "GetUsage": (AnalyticsServiceStub, analytics_service_pb2.GetUsageRequest()),
+            "ListTokens": (AccountServiceStub, account_service_pb2.ListTokensRequest()),
+        }
+
+    async def ask(self, seconds: float, creation: pb.CreateExecutionRequest) -> None:
+        """Ask for so long: a read of each kind again and again, and a creation, whose every repeat is the same one."""
+        until = time.monotonic() + seconds
+        kinds = {**self._reads, "CreateExecution": (ExecutionServiceStub, creation)}
+        async with asyncio.TaskGroup() as tasks:
+            for name, (stub, request) in kinds.items():
+                tasks.create_task(self._ask(name, stub, request, until))
+
+    async def _ask(self, name: str, stub: type, request: Message, until: float) -> None:
+        while time.monotonic() < until:
+            started = time.monotonic()
+            try:
+                await getattr(stub(self._on.channel()), name)(request, timeout=_PATIENCE)
+                answer = "OK"
+            except grpc.aio.AioRpcError as error:
+                answer = f"{error.code().name} {from_rpc_error(error).reason}"
+            self._answers[name][answer] += 1
+            self._longest = max(self._longest, (name, time.monotonic() - started), key=lambda told: told[1])
+            await asyncio.sleep(0.1)
+
+    def judge(self, report: Report) -> None:
+        """Hold that each call was answered in time, and that a refusal says what is away."""
+        wrong = {name: told for name, told in self._answers.items() if told.keys() - _PRECISE}
+        answers = sum(self._answers.values(), Counter())
+        report.hold(
+            f"calls of {len(self._answers)} kinds were answered {dict(answers)}"
+            + (f"; not so {wrong}" if wrong else ""),
+            kept=not wrong and answers.keys() != {"OK"},
+        )
+        name, longest = self._longest
+        report.hold(
+            f"every call was answered within its limit: the longest, {name}, after {longest:.1f} s",
+            kept=longest <= _CALL_LIMIT + 2,
+        )
 
 
 async def storage_kills(ground: Ground, *, results: int = 600, kills: int = 20) -> Report:

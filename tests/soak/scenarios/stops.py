@@ -6,15 +6,24 @@ import asyncio
 import subprocess
 import time
 import uuid
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from asking import Asking
 
 from nanobatch.gateway.v1 import execution_service_pb2
 from nanobatch_client import Client
-from nanobatch_client.errors import NanobatchError
+from soak.ground import KEY, MODEL
 from soak.report import Report
 from soak.scenarios.workers import create
 from soak.stage import Ground, Setup, Stage, stage
 
+T = TypeVar("T")
+
 _GRACE = 40.0
+_OWN_PROMPTS = 100_000
+"""Where the markers of the load's own prompts begin."""
 
 
 async def rolling_restarts(
@@ -24,20 +33,18 @@ async def rolling_restarts(
     report = ground.report
     setup = Setup(storages=2, slots=4, latency="uniform:0.5:3", lease_seconds=5, watchers=1)
     async with stage(ground, setup) as on:
-        load = Load(on, calls_a_second)
         each = results // (rounds * (len(on.storage_ports) + len(on.gateway_ports) + len(on.generators)))
         stops, cut_short = [], 0
-        async with asyncio.TaskGroup() as tasks:
-            asking = tasks.create_task(load.run())
+        async with loaded(on, calls_a_second) as load:
             for _ in range(rounds):
                 for number in range(len(on.storages)):
                     load.execution = await on.create(each)
-                    stops.append(await stopped(on.storages[number]))
+                    stops.append(await load.creating(stopped(on.storages[number])))
                     on.storages[number] = on.start_storage(number)
                     await on.serving(on.storage_ports[number])
                 for number in range(len(on.gateways)):
                     await on.create(each)
-                    stops.append(await stopped(on.gateways[number]))
+                    stops.append(await load.creating(stopped(on.gateways[number])))
                     on.gateways[number] = on.start_gateway(number)
                     await on.serving(on.gateway_ports[number])
                 for one in on.generators:
@@ -45,13 +52,11 @@ async def rolling_restarts(
                     # A stop that meets no call in flight would prove nothing.
                     await on.create(each)
                     await on.when(one.is_busy)
-                    stops.append(await stopped(one.process))
+                    stops.append(await load.creating(stopped(one.process)))
                     cut_short += one.is_busy()
                     one.start()
             await on.ended(within=180 + results)
-            load.stop()
-            await asking
-        on.verdict(report, results=each * len(stops), extra_calls_allowed=False)
+        on.verdict(report, results=each * len(stops) + load.created, extra_calls_allowed=False)
         slowest = max(seconds for _, seconds in stops)
         codes = sorted({code for code, _ in stops})
         report.hold(
@@ -59,10 +64,7 @@ async def rolling_restarts(
             kept=codes == [0] and slowest < _GRACE,
         )
         report.hold(f"{cut_short} generators left calls behind that were out", kept=not cut_short)
-        report.hold(
-            f"{load.made} unary calls, {len(load.failed)} failed {load.failed[:3]}",
-            kept=not load.failed and load.made > 0,
-        )
+        load.judge(report)
     report.none_of(len(stops), "orderly stops")
     return report
 
@@ -79,39 +81,63 @@ async def stopped(process: subprocess.Popen) -> tuple[int, float]:
 
 
 class Load:
-    """Unary calls through the SDK, as its users make them, at each gateway in turn."""
+    """Unary calls through the SDK, as its users make them, at each gateway in turn. Made by :func:`loaded`."""
 
-    def __init__(self, on: Stage, per_second: float) -> None:
-        self._on, self._pause = on, 1 / per_second
+    def __init__(self, on: Stage, asking: Asking, per_second: float) -> None:
+        self._on, self._asking, self._pause = on, asking, len(on.gateway_ports) / per_second
         self._stop = asyncio.Event()
         self.execution = ""
-        self.made = 0
-        self.failed: list[str] = []
+        self.created = 0
+        """Executions of its own, of one result each."""
 
     def stop(self) -> None:
         self._stop.set()
 
     async def run(self) -> None:
-        # As clients are told to: with the addresses of all gateways. Those that answer are used in turn.
-        target = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in self._on.gateway_ports)
         async with asyncio.TaskGroup() as tasks:
             for _ in self._on.gateway_ports:
-                tasks.create_task(self._ask(target))
+                tasks.create_task(self._read())
 
-    async def _ask(self, target: str) -> None:
-        async with Client(target) as client:
-            await self._ask_on(client)
-
-    async def _ask_on(self, client: Client) -> None:
+    async def _read(self) -> None:
         while not self._stop.is_set():
-            await asyncio.sleep(self._pause * len(self._on.gateway_ports))
-            if not self.execution:
-                continue
-            try:
-                await client.get_execution(self.execution)
-            except NanobatchError as error:
-                self.failed.append(f"{type(error).__name__}: {error}")
-            self.made += 1
+            await asyncio.sleep(self._pause)
+            if self.execution:
+                await self._asking.read(self.execution)
+
+    async def creating(self, stop: Awaitable[T]) -> T:
+        """Create an execution while something stops; returns what the stop does."""
+        told, execution_id = await asyncio.gather(
+            stop, self._asking.create(f"[{_OWN_PROMPTS + self.created}-0] a boat")
+        )
+        if execution_id:
+            self.created += 1
+            self._on.executions.append(execution_id)
+            self._on.watchers.follow(execution_id, self._on.setup.watchers)
+        return told
+
+    def judge(self, report: Report) -> None:
+        """Hold that calls of every kind were made, and that none failed."""
+        made, failed, never = self._asking.made, self._asking.failed, self._asking.never_made
+        report.hold(
+            f"{made.total()} unary calls of {len(made)} kinds, {len(failed)} failed {failed[:3]}"
+            + (f"; never made: {sorted(never)}" if never else ""),
+            kept=not failed and not never,
+        )
+
+
+@asynccontextmanager
+async def loaded(on: Stage, per_second: float) -> AsyncIterator[Load]:
+    """Ask the gateways so often, until the context ends."""
+    # As clients are told to: with the addresses of all gateways. Those that answer are used in turn.
+    target = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in on.gateway_ports)
+    async with Client(target) as client:
+        load = Load(on, Asking(client, on.folder, model=MODEL, api_key=KEY), per_second)
+        running = asyncio.create_task(load.run())
+        try:
+            yield load
+        finally:
+            load.stop()
+            await running
 
 
 async def gateway_kills(ground: Ground, *, results: int = 300, kills: int = 20, watchers: int = 50) -> Report:

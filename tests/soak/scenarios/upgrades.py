@@ -12,7 +12,7 @@ from processes import NANOBATCH, ROOT, bare_environment
 
 from soak.ground import Ground, NotStartedError, Setup, packages
 from soak.report import Report
-from soak.scenarios.stops import Load, stopped
+from soak.scenarios.stops import loaded, stopped
 from soak.scenarios.workers import create
 from soak.stage import Stage, stage
 
@@ -44,9 +44,7 @@ async def upgrade_under_load(ground: Ground, *, results: int = 300) -> Report:
     after = packages(ground.tree) or {"PYTHONPATH": ""}
     setup = Setup(storages=2, generators=2, latency="uniform:1:3", lease_seconds=10, watchers=1, environment=before)
     async with stage(ground, setup) as on:
-        load = Load(on, 10)
-        async with asyncio.TaskGroup() as tasks:
-            asking = tasks.create_task(load.run())
+        async with loaded(on, 10) as load:
             await create(on, results)
             load.execution = on.executions[0]
             await on.when(lambda: on.final() >= results * 0.1, within=240)
@@ -75,14 +73,9 @@ async def upgrade_under_load(ground: Ground, *, results: int = 300) -> Report:
                 exits.append((await stopped(one.process))[0])
                 one.start(**packages_of)
             await on.ended(within=240 + results)
-            load.stop()
-            await asking
         on.verdict(report, results=results, extra_calls_allowed=False)
         report.hold(f"{len(exits)} processes replaced: exit codes {sorted(set(exits))}", kept=set(exits) == {0})
-        report.hold(
-            f"{load.made} unary calls, {len(load.failed)} failed {load.failed[:3]}",
-            kept=not load.failed and load.made > 0,
-        )
+        load.judge(report)
     return report
 
 
