@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 import aiohttp
 from aiohttp import web
 
-KINDS = ("refused", "answer lost", "cut", "slow", "other etag")
+KINDS = ("refused", "answer lost", "cut", "slow", "other etag", "not there yet")
 """A 500 before anything was done; a 500 after it was; an answer that breaks off; one that dawdles; an answer with another
-ETag."""
+ETag; a 404 for what was written."""
+_NO_SUCH_KEY = b"<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message></Error>"
 _MOST_BYTES = 64 * 1024 * 1024
 
 
@@ -53,6 +54,8 @@ class TroubledStore:
         self.done[kind] += 1
         if kind == "refused":
             return web.Response(status=500)
+        if kind == "not there yet" and request.method in {"GET", "HEAD"} and "list-type" not in request.query:
+            return web.Response(status=404, body=_NO_SUCH_KEY if request.method == "GET" else None)
         if kind == "slow":
             await asyncio.sleep(self._random.uniform(0.5, 2))
         headers = {name: value for name, value in request.headers.items() if name != "Transfer-Encoding"}
