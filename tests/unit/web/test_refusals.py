@@ -86,7 +86,6 @@ def test_every_reason_that_a_person_can_meet_has_a_sentence_in_both_languages() 
         {"variations": 9},
         {"max_cost_micros": -1},
     ],
-    ids=str,
 )
 async def test_whatever_the_form_can_hold_is_refused_in_french(changes: dict[str, Any]) -> None:
     fields = {"model": "gemini-2.5-flash-image", "api_key": "key", "prompts": (PromptDraft("a cat"),)}
