@@ -136,10 +136,18 @@ async def test_it_reads_well_in_french_on_a_phone_in_the_dark(browser: Browser, 
     await phone.close()
 
 
-async def test_without_a_gateway_it_says_so_and_tries_again(page: Page, site: Site) -> None:
+async def test_without_a_gateway_it_says_so_and_goes_on_by_itself_and_after_a_refusal_when_told(
+    page: Page, site: Site
+) -> None:
     await page.route("**/nb/usage*", lambda route: route.fulfill(status=503, json={"success": False, "error": {}}))
     await page.goto(f"{site.url}statistics")
     await expect(page.locator("nb-statistics [role=status]")).to_contain_text("cannot be reached")
     await page.unroute("**/nb/usage*")
-    await page.get_by_role("button", name="Try again").click()
     await expect(page.locator('[data-chart="by-model"]')).to_be_visible()
+    refusal = {"success": False, "error": {"code": "NO", "message": "Not today."}}
+    await page.route("**/nb/usage*", lambda route: route.fulfill(status=403, json=refusal), times=1)
+    await page.get_by_role("radio", name="7 days").check()
+    status = page.locator("nb-statistics [role=status]")
+    await expect(status).to_contain_text("Not today.")
+    await status.get_by_role("button", name="Try again").click()
+    await expect(status).to_contain_text("Calls count on the day")

@@ -10,11 +10,13 @@ class Statistics extends Element {
   #days = 30;
   #everybody = false;
   #asked = 0;
+  #offered = false;
   #timer = null;
 
   start() {
     const ranges = this.#choice("range", "statistics.range", RANGES.map((count) =>
       [this.say("statistics.days", {count}), count === this.#days, () => { this.#days = count; }]));
+    this.#offered = false;
     this.whose = node("div", {});
     this.status = node("p", {role: "status"});
     this.body = node("div", {class: "nb-statistics"});
@@ -30,7 +32,8 @@ class Statistics extends Element {
 
   // Where people sign in, an admin may see what all of them have used.
   async #offerEverybody() {
-    if (this.whose.children.length) return;
+    if (this.#offered) return;
+    this.#offered = true;
     try {
       const me = await get("/me");
       if (!me.signed_in || me.role !== "ADMIN") return;
@@ -38,7 +41,9 @@ class Statistics extends Element {
         [this.say("statistics.mine"), true, () => { this.#everybody = false; }],
         [this.say("statistics.everybody"), false, () => { this.#everybody = true; }],
       ]));
-    } catch { /* the next figures ask once more */ }
+    } catch {
+      this.#offered = false; // the next figures ask once more
+    }
   }
 
   // Radio buttons of [words, whether chosen, what choosing does]; the figures are asked for anew.
