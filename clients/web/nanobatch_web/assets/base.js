@@ -45,7 +45,9 @@ async function body(answer) {
   let told = null;
   try {
     told = await answer.json();
-  } catch { /* a proxy's own page: the status says enough */ }
+  } catch (error) {
+    if (answer.ok) throw error; // it broke off; of a proxy's own page the status says enough
+  }
   if (!answer.ok || !told?.success) throw new Refusal(told?.error, answer.status);
   return told.data;
 }
