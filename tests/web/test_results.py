@@ -112,7 +112,6 @@ async def test_one_more_is_made_once_until_that_is_answered(page: Page, site, ru
         again = shown(page).first.get_by_role("button", name="One more like this")
         link = page.get_by_role("link", name="Watch it")
         await again.dblclick()
-        await expect(again).to_have_attribute("aria-disabled", "true")
         go.set()
         await expect(page.get_by_text("The server cannot be reached.")).to_be_visible()
         assert len(await more()) == 1
@@ -122,7 +121,10 @@ async def test_one_more_is_made_once_until_that_is_answered(page: Page, site, ru
         assert len(await more()) == 1
         # Who clicks again after that wants another one.
         first = await link.get_attribute("href") or ""
+        go.clear()
         await again.click()
+        await expect(again).to_have_attribute("aria-disabled", "true")
+        go.set()
         await expect(link).not_to_have_attribute("href", first)
         assert len(set(asked)) == len(await more()) == 2
 
