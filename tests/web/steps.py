@@ -35,3 +35,17 @@ async def colours(page: Page, selector: str) -> tuple[float, float]:
         }"""
     )
     return ground, contrast
+
+
+async def cut_off(page: Page) -> list[str]:
+    """Return what sticks out of the window to the right, or would have to be scrolled to: Gradio's containers hide it."""
+    return await page.evaluate(
+        """() => [...document.querySelectorAll("main *")].filter((one) => {
+            const place = one.getBoundingClientRect();
+            if (!place.width || place.right <= innerWidth + 1) return false;
+            for (let around = one.parentElement; around; around = around.parentElement) {
+                if (["auto", "scroll"].includes(getComputedStyle(around).overflowX)) return false;
+            }
+            return true;
+        }).map((one) => one.outerHTML.slice(0, 120))"""
+    )

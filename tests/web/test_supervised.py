@@ -21,7 +21,7 @@ async def test_a_page_that_dies_is_there_again_at_the_address_that_was_told(site
     first.kill()
     await asyncio.to_thread(first.wait, 10)
     # Who comes while it is being started again waits, and is not turned away.
-    async with httpx.AsyncClient(timeout=120) as visitor:
+    async with httpx.AsyncClient(timeout=90) as visitor:
         assert (await visitor.get(site.url)).status_code == 200
     again = page_of(site)
     assert again is not None
