@@ -4,7 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/apt.sh
-version=1.32 # the oldest that the manifests are for, see docs/kubernetes.md
 
 if command -v kubectl >/dev/null; then
   render=(kubectl kustomize)
@@ -23,12 +22,19 @@ if ! cmp -s requirements/deploy.txt .venv/.deploy; then
   cp requirements/deploy.txt .venv/.deploy
 fi
 
+# The oldest Kubernetes that the docs promise, and the newest that there is a schema of.
+oldest=$(sed -n 's/.*It needs Kubernetes \([0-9.]*\) or newer.*/\1/p' docs/kubernetes.md)
+newest=$(.venv/bin/python -c 'import kubernetes_validate; print(kubernetes_validate.latest_version())')
+[ -n "$oldest" ] || { echo "docs/kubernetes.md does not say which Kubernetes it needs." >&2; exit 1; }
+
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 for overlay in deploy/k8s/overlays/*/; do
   name=$(basename "$overlay")
   "${render[@]}" "$overlay" >"$folder/$name.yaml"
-  .venv/bin/kubernetes-validate --kubernetes-version "$version" --strict --quiet "$folder/$name.yaml"
-  echo "$name: $(grep -c '^kind: ' "$folder/$name.yaml") objects, valid for Kubernetes $version"
+  for version in "$oldest" "$newest"; do
+    .venv/bin/kubernetes-validate --kubernetes-version "$version" --strict --quiet "$folder/$name.yaml"
+  done
+  echo "$name: $(grep -c '^kind: ' "$folder/$name.yaml") objects, valid for Kubernetes $oldest and $newest"
 done
 .venv/bin/python -m pytest -q tests/deploy "$@"

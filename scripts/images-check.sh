@@ -52,6 +52,11 @@ for service in "${services[@]}"; do
   root=$("${buildah[@]}" mount "$container")
   config=$("${buildah[@]}" inspect --type image --format '{{.OCIv1.Config.User}} {{.OCIv1.Config.Entrypoint}}' "nanobatch/$service:check")
   [ "$config" = "10001:10001 [nanobatch serve $service]" ] || { echo "$service is configured as $config" >&2; exit 1; }
+  labels=""
+  for name in title version licenses vendor; do
+    labels+="$("${buildah[@]}" inspect --type image --format "{{index .OCIv1.Config.Labels \"org.opencontainers.image.$name\"}}" "nanobatch/$service:check"), "
+  done
+  [ "$labels" = "nanobatch $service, check, Apache-2.0, nanobatch, " ] || { echo "$service is labelled $labels" >&2; exit 1; }
   unshare --mount bash -c '
     mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && mount -t tmpfs -o mode=1777 tmpfs "$0/tmp" &&
     mount --bind /proc "$0/proc" && mount --bind /dev "$0/dev" &&

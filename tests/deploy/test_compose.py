@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import tomllib
 
 import pytest
 import yaml
@@ -81,6 +82,18 @@ def test_an_image_starts_its_service_as_a_numbered_user(service):
     common = next(each for each in stages if re.match(r"\S+ AS common\n", each))
     assert re.search(r"^USER 10001:10001$", common, re.MULTILINE)
     assert "USER" not in stage
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]+)"', common + stage))
+    assert labels.pop("description")
+    project = tomllib.loads(
+        (ROOT / f"{'clients' if service == 'web' else 'services'}/{service}/pyproject.toml").read_text()
+    )
+    license_ = project["project"]["license"]
+    assert labels == {
+        "title": f"nanobatch {service}",
+        "version": "${VERSION}",
+        "licenses": license_,
+        "vendor": "nanobatch",
+    }
 
 
 def test_a_pod_starts_what_its_image_and_its_manifest_say_together():
