@@ -3,7 +3,7 @@
 #
 #   deploy/k8s/make-secrets.sh            with a PostgreSQL and a Redis of yours, named by NANOBATCH_DATABASE_URL and
 #                                         NANOBATCH_REDIS_URL (overlay prod), and the key of your object store in
-#                                         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, unless pods get a role
+#                                         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, unless storage gets a role
 #   deploy/k8s/make-secrets.sh --trial    with those of the components postgres, redis and objects (overlay dev)
 #   ... --print                           prints the manifests instead of applying them; needs no cluster
 set -euo pipefail

@@ -6,7 +6,7 @@ import base64
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -146,10 +146,29 @@ def _selects(selector: Object, labels: dict[str, str]) -> bool:
 @cache
 def render(overlay: str) -> Rendered:
     """Return an overlay. Skips where neither kubectl nor kustomize is installed: `make deploy-check` fails there."""
+    return _built(K8S / "overlays" / overlay)
+
+
+def render_with(folder: Path, *, components: Sequence[str] = (), patches: Sequence[Object] = ()) -> Rendered:
+    """Return the overlay prod with more components and patches, as an overlay in ``folder``. Skips as above."""
+    here = folder.resolve()
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "namespace": "nanobatch",
+        "resources": [os.path.relpath(K8S / "overlays/prod", here)],
+        "components": [os.path.relpath(K8S / "components" / each, here) for each in components],
+        "patches": list(patches),
+    }
+    (here / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    return _built(here)
+
+
+def _built(folder: Path) -> Rendered:
     program = shutil.which("kubectl") or shutil.which("kustomize")
     if program is None:
         pytest.skip("Neither kubectl nor kustomize is installed, so no overlay can be rendered.")
-    words = [program, "kustomize" if program.endswith("kubectl") else "build", str(K8S / "overlays" / overlay)]
+    words = [program, "kustomize" if program.endswith("kubectl") else "build", str(folder)]
     built = subprocess.run(words, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     return Rendered(list(yaml.safe_load_all(built.stdout)))

@@ -17,6 +17,7 @@ from deploy.rendered import (
     lay_out,
     made_secrets,
     render,
+    render_with,
 )
 
 from nanobatch_catalog.models import CATALOG_DATE, list_models
@@ -289,6 +290,32 @@ def test_the_bucket_of_a_trial_is_a_folder_that_is_mounted():
     objects = dev.workload("objects").container
     mounts = [mount["mountPath"] for mount in objects["volumeMounts"]]
     assert f"{objects['args'][-1]}/{bucket}" in mounts
+
+
+def test_storage_alone_has_an_account_that_a_role_can_be_given_to(overlay):
+    assert {each.component: each.pod.get("serviceAccountName", "") for each in overlay.workloads()} == {
+        each.component: "storage" if each.component == "storage" else "" for each in overlay.workloads()
+    }
+    (account,) = overlay.of("ServiceAccount")
+    assert (account["metadata"]["name"], account["automountServiceAccountToken"]) == ("storage", False)
+
+
+def test_the_docs_patches_for_a_role_fit_and_without_them_nobody_gets_to_the_nodes_addresses(tmp_path):
+    section = (
+        (ROOT / "docs/kubernetes.md").read_text().partition("### A role instead of a key")[2].partition("\n## ")[0]
+    )
+    account, way = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", section, re.DOTALL))
+
+    def role(overlay: Rendered) -> list[str]:
+        return [role for each in overlay.of("ServiceAccount") for role in each["metadata"].get("annotations", {})]
+
+    def ways(overlay: Rendered) -> list[str]:
+        (policy,) = [each for each in overlay.of("NetworkPolicy") if each["metadata"]["name"] == "to-objects"]
+        return [f"{rule['to'][0]['ipBlock']['cidr']}:{rule['ports'][0]['port']}" for rule in policy["spec"]["egress"]]
+
+    prod, patched = render("prod"), render_with(tmp_path, patches=[*account, *way])
+    assert (role(prod), ways(prod)) == ([], ["0.0.0.0/0:443"])
+    assert (role(patched), ways(patched)) == (["eks.amazonaws.com/role-arn"], ["0.0.0.0/0:443", "169.254.170.23/32:80"])
 
 
 # Who may speak to whom

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from deploy.rendered import K8S, MONITORING, ROOT, Rendered
+from deploy.rendered import K8S, MONITORING, ROOT, Rendered, render_with
 
 from nanobatch_generator.domain import Charged, FailureClass
 from nanobatch_generator.running import Phase
@@ -115,22 +112,7 @@ def test_a_generator_is_added_before_the_others_are_full():
 
 def with_all(folder: Path) -> Rendered:
     """Return the prod overlay with everything that its comments offer."""
-    program = shutil.which("kubectl") or shutil.which("kustomize")
-    if program is None:
-        pytest.skip("Neither kubectl nor kustomize is installed, so no overlay can be rendered.")
-    here = folder.resolve()
-    kustomization = {
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
-        "namespace": "nanobatch",
-        "resources": [os.path.relpath(K8S / "overlays/prod", here)],
-        "components": [os.path.relpath(COMPONENTS / each, here) for each in ("monitoring", "autoscaling", "traces")],
-    }
-    (here / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
-    words = [program, "kustomize" if program.endswith("kubectl") else "build", str(here)]
-    built = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stderr
-    return Rendered(list(yaml.safe_load_all(built.stdout)))
+    return render_with(folder, components=["monitoring", "autoscaling", "traces"])
 
 
 def test_spans_find_their_way_out_to_the_collector_and_nothing_else_does(tmp_path):
