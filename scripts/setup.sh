@@ -31,7 +31,8 @@ for folder in protos services/* clients/*; do
   [ -f "$folder/pyproject.toml" ] && members+=(-e "$folder")
 done
 .venv/bin/uv pip install --quiet --system-certs --python .venv/bin/python --no-deps --no-build-isolation "${members[@]}"
-# The S3 server of the tests is a program of its own, like PostgreSQL and Redis: what it needs (an older dateutil, boto)
+# The S3 server of the tests, and the command of the recipes for buckets, are programs of their own, like PostgreSQL and
+# Redis: what they need (an older dateutil, boto)
 # must not choose what the product runs with.
 .venv/bin/uv pip install --quiet --system-certs --python .venv/bin/python --require-hashes --target .venv/s3 -r requirements/s3.txt
 touch .venv/.ready

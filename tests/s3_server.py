@@ -85,6 +85,11 @@ class S3Server:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(self.ask("GET", f"/{bucket}/{name}"))
 
+    def empty(self, bucket: str) -> None:
+        """Delete all objects."""
+        for name in self.names(bucket):
+            self.ask("DELETE", f"/{bucket}/{name}")
+
     def uploads(self, bucket: str) -> int:
         """Return how many uploads in parts were neither completed nor aborted."""
         return self.ask("GET", f"/{bucket}?uploads").count(b"<Upload>")
