@@ -35,6 +35,8 @@ from soak.troubledstore import KINDS, TroubledStore
 
 _CALL_LIMIT = 20.0
 """Longest that a call inside may take (nanobatch_runtime.rpc.channel)."""
+_ROUNDS = 10
+"""Of more work, for a storage that is to die at its third picture."""
 _COLLECTED = 45.0
 """Storage collects what only the collector can close every half minute (nanobatch_storage.sweep.collect_garbage)."""
 _PATIENCE = 60.0
@@ -179,9 +181,10 @@ async def storage_kills(ground: Ground, *, results: int = 600, kills: int = 20) 
 async def _storage_kills(ground: Ground, storages: int, results: int, kills: int) -> None:
     report = ground.report
     # Slow enough that work is left after twenty starts of a storage.
-    async with stage(ground, Setup(storages=storages, lease_seconds=15, slots=4, latency="uniform:0.5:1.5")) as on:
+    setup = Setup(storages=storages, lease_seconds=15, slots=4, latency="uniform:0.5:1.5")
+    async with stage(ground, setup) as on:
         await create(on, results)
-        places = 0
+        places, wanted, more = 0, results, list[asyncio.Task[str]]()
         async for n in on.over_the_run(kills, results):
             number = n % storages
             on.note("storage kill")
@@ -191,7 +194,13 @@ async def _storage_kills(ground: Ground, storages: int, results: int, kills: int
                 on.storages[number].wait()
                 place = "picture_written" if n % 8 < 4 else "picture_renamed"
                 dying = on.start_storage(number, **{VARIABLE: f"{place}=kill@3"})
-                await on.when(lambda dying=dying: dying.poll() is not None or on.final() >= results, within=120)
+                for _ in range(_ROUNDS):
+                    await on.when(lambda d=dying, w=wanted: d.poll() is not None or on.final() >= w, within=120)
+                    if dying.poll() is not None:
+                        break
+                    # All was done before it had its third picture. It may die before it has answered.
+                    more.append(asyncio.create_task(on.create(setup.slots * setup.generators)))
+                    wanted += setup.slots * setup.generators
                 places += dying.poll() is not None
                 dying.kill()
                 dying.wait()
@@ -200,8 +209,9 @@ async def _storage_kills(ground: Ground, storages: int, results: int, kills: int
                 on.storages[number].wait()
             on.storages[number] = on.start_storage(number)
             await on.serving(on.storage_ports[number])
+            await asyncio.gather(*more)
         await on.ended(within=180 + results / 3)
-        on.verdict(report, results=results, extra_calls_allowed=False)
+        on.verdict(report, results=wanted, extra_calls_allowed=False)
         report.hold(f"{places} of {kills} died between bytes and row", kept=places > 0)
     report.none_of(kills, "kills of a storage")
 
