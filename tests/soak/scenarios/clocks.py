@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 import subprocess
 import time
 import urllib.error
@@ -16,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -25,6 +26,8 @@ from processes import ROOT, free_port
 
 from nanobatch.gateway.v1 import execution_pb2
 from nanobatch.gateway.v1 import execution_service_pb2 as pb
+from nanobatch_client import Client
+from nanobatch_client.errors import NanobatchError
 from soak.ground import NotStartedError
 from soak.recorded import marker
 from soak.report import Report
@@ -35,6 +38,7 @@ _HOUR, _DAY = 3600, 86_400
 _STEPS = (_HOUR, -_HOUR, -_DAY, 0)
 _HOURS = {1, -1, -24, 0}
 _CLOSE_SECONDS = 2.0
+_TOKEN_LASTS = timedelta(minutes=45)
 _START_SECONDS = 60
 
 
@@ -64,8 +68,9 @@ class Clock:
 async def clocks(ground: Ground, *, each: int = 20, back: int = 15) -> Report:
     """Each clock is stepped by an hour forward and back and a day back, ``each`` results after the other.
 
-    PostgreSQL's, by which all waiting and leasing goes, an hour forward, then ``back`` seconds backward, then an hour
-    backward: what a dead generator held waits for as long, storage raises an alarm, and once the clock is right all goes on.
+    PostgreSQL's, by which all waiting and leasing goes, and tokens end, an hour forward, then ``back`` seconds backward, then
+    an hour and a day backward: what a dead generator held waits for as long, storage raises an alarm, and once the clock is
+    right all goes on.
     """
     report = ground.report
     library = _library()
@@ -79,15 +84,19 @@ async def clocks(ground: Ground, *, each: int = 20, back: int = 15) -> Report:
         places = setup.generators * setup.slots
         async with stage(replace(ground, postgres=postgres), setup) as on:
             doors = await _under(on, clocks)
-            await create(on, (len(names) - 1) * len(_STEPS) * each)
-            await on.when(on.generators[0].has_worked)
+            locked = await token_gateways(on, clocks["gateway"])
+            shown, ending = [await locked.token() for _ in range(2)]
             links: list[str] = []
+            told: Counter[str] = Counter()
             for name in names[:-1]:
+                await create(on, len(_STEPS) * each)  # so that each process has work as its clock is stepped
+                await on.when(on.generators[0].has_worked)
                 for seconds in _STEPS:
                     clocks[name].step(seconds)
                     await _moves(on, each // 2)
                     if name == "gateway":
                         links.append(await _link(on))
+                        told.update(await locked.ask(shown))
             await on.ended(within=180)
             extra, wrong = _extra(on), on.rows("select count(*) from attempts where end_time < start_time")[0][0]
             report.hold(
@@ -100,6 +109,9 @@ async def clocks(ground: Ground, *, each: int = 20, back: int = 15) -> Report:
                 f"addresses of pictures that were signed meanwhile, at both gateways: {dict(opened)}",
                 kept=set(opened) == {200},
             )
+            report.hold(
+                f"a token for {_TOKEN_LASTS} meanwhile, at two gateways: {dict(told)}", kept=told.keys() == {"OK"}
+            )
             for name, log in (("generator", "g1"), ("gateway", "w1"), ("storage", "s1")):
                 hours = _hours(on.log_of(log))
                 report.hold(f"the {name} went by a clock that is off by hours: {sorted(hours)}", kept=hours >= _HOURS)
@@ -109,10 +121,17 @@ async def clocks(ground: Ground, *, each: int = 20, back: int = 15) -> Report:
                 f"PostgreSQL's clock an hour forward: {more} extra calls, {places} places for calls",
                 kept=more <= places,
             )
-            await _an_hour_back(on, report, clocks["postgres"], each)
+            over = await locked.ask(ending)
+            await _far_back(on, report, clocks["postgres"], _HOUR, each)
+            again = await locked.ask(ending)
+            report.hold(
+                f"a token that PostgreSQL's clock takes to be over: {over}; and when that is right again: {again}",
+                kept=over == ["UNAUTHENTICATED"] * 2 and again == ["OK"] * 2,
+            )
+            await _far_back(on, report, clocks["postgres"], _DAY, each)
             # How soon leases come back is told above: the database's times say nothing of it where they were stepped.
             on.verdict(report, failures_allowed=0, recovery_promised=False)
-    report.none_of((len(names) - 1) * len(_STEPS) + 5, "steps")
+    report.none_of((len(names) - 1) * len(_STEPS) + 7, "steps")
     return report
 
 
@@ -137,23 +156,23 @@ async def _postgres(on: Stage, report: Report, clock: Clock, back: int, results:
     )
 
 
-async def _an_hour_back(on: Stage, report: Report, clock: Clock, results: int) -> None:
+async def _far_back(on: Stage, report: Report, clock: Clock, seconds: int, results: int) -> None:
     """Set the clock of all leases back as a generator dies, and right again once that was noticed."""
     clock.step(0)  # nothing is out
-    await on.when(lambda: "clocks.together" in on.log_of("s1"))  # they were told to be apart when it went forward
+    await on.when(lambda: _are_together(on.log_of("s1")))  # it was told when they were apart before
     await create(on, results)
     victim = on.generators[0]
     await on.when(victim.is_busy)
     event = on.note("outage")  # what the dead one had is called anew once the clock is right
     victim.kill()
-    clock.step(-_HOUR)
-    await on.when(lambda: any(abs(ahead + _HOUR) < _CLOSE_SECONDS for ahead in _alarms(on.log_of("s1"))))
+    clock.step(-seconds)
+    await on.when(lambda: any(abs(ahead + seconds) < _CLOSE_SECONDS for ahead in _alarms(on.log_of("s1"))))
     await on.when(lambda: not sum(on.provider.out().values()))
     waiting = on.counts().get("PENDING", 0) + on.counts().get("PROCESSING", 0)
     late = await on.create(1)
     await on.when(lambda: on.rows(f"select state from results where execution_id = '{late}'") == [("COMPLETED",)])
     report.hold(
-        f"an hour backward as a generator dies: storage raised the alarm, {waiting} results waited, a new one did not",
+        f"{seconds // _HOUR} h backward as a generator dies: an alarm was raised, {waiting} results waited, a new one did not",
         kept=waiting > 0,
     )
     clock.step(0)
@@ -164,6 +183,12 @@ async def _an_hour_back(on: Stage, report: Report, clock: Clock, results: int) -
     report.timely(
         f"the clock was set right: all has ended {took:.1f} s later, {limit:.0f} s are promised", kept=took <= limit
     )
+    victim.start()
+
+
+def _are_together(log: str) -> bool:
+    """Whether storage has told last that its clock and the database's agree."""
+    return log.rfind("clocks.together") > log.rfind("clocks.apart")
 
 
 def _alarms(log: str) -> list[float]:
@@ -185,6 +210,42 @@ async def _moves(on: Stage, count: int) -> None:
 def _extra(on: Stage) -> int:
     calls = Counter(marker(call["prompt"]) for call in on.provider.calls())
     return sum(count - 1 for count in calls.values())
+
+
+class TokenGateways:
+    """Two gateways that ask for tokens. Made by :func:`token_gateways`."""
+
+    def __init__(self, targets: list[str], admin: str) -> None:
+        self._targets, self._admin = targets, admin
+
+    async def token(self) -> str:
+        """Make a token that lasts for less than the hour that clocks are stepped by."""
+        async with Client(self._targets[0], token=self._admin) as client:
+            return (await client.create_token(expire_time=datetime.now(UTC) + _TOKEN_LASTS)).secret
+
+    async def ask(self, token: str) -> list[str]:
+        """Show a token at both; returns what they say."""
+        answers = []
+        for target in self._targets:
+            async with Client(target, token=token) as client:
+                try:
+                    await client.who_am_i()
+                    answers.append("OK")
+                except NanobatchError as error:
+                    answers.append(error.code)
+        return answers
+
+
+async def token_gateways(on: Stage, clock: Clock) -> TokenGateways:
+    """Start them, the first under the clock."""
+    admin, targets = secrets.token_hex(16), []
+    for name, own in (("t1", clock.environment), ("t2", {})):
+        port = free_port()
+        targets.append(f"127.0.0.1:{port}")
+        mode = {"NANOBATCH_AUTH": "token", "NANOBATCH_ADMIN_TOKEN": admin, "NANOBATCH_GATEWAY_GRPC": targets[-1]}
+        on.cluster.gateway(name, **mode, **own)
+        await on.serving(port)
+    return TokenGateways(targets, admin)
 
 
 async def _link(on: Stage) -> str:
