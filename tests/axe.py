@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -17,8 +16,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from pages import FLAGS, answering
-from playwright.async_api import Browser, Page, async_playwright
+from pages import answering, headless_chromium
+from playwright.async_api import Browser, Page
 from processes import free_port, product
 from web.steps import pick
 
@@ -165,13 +164,10 @@ async def on_a_product(
 
 async def main(source: Path) -> int:
     """Check everything."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     checks = Checks(source.read_text(encoding="utf-8"))  # noqa: ASYNC240  # nothing else runs yet
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program, args=FLAGS)
+    async with headless_chromium() as browser:
         await on_a_product(browser, checks, walk)
         await on_a_product(browser, checks, sign_in, NANOBATCH_AUTH="token", NANOBATCH_ADMIN_TOKEN=_TOKEN)
-        await browser.close()
     return checks.report()
 
 

@@ -2,14 +2,13 @@
 
 import asyncio
 import re
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from pages import FLAGS, answering
+from pages import answering, headless_chromium
 from PIL import Image
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page
 from processes import free_port, product
 
 _PROMPTS = (
@@ -92,7 +91,6 @@ async def look(browser: Browser, url: str, folder: Path) -> None:
 
 async def main(folder: Path) -> int:
     """Take all pictures into a folder."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     port = free_port()
     url = f"http://127.0.0.1:{port}/nano-banana/"
     with (
@@ -100,10 +98,8 @@ async def main(folder: Path) -> int:
         product(Path(scratch), environment={"NANOBATCH_WEB": f"127.0.0.1:{port}"}),
     ):
         await answering(url)
-        async with async_playwright() as playwright:
-            browser = await playwright.chromium.launch(executable_path=program, args=FLAGS)
+        async with headless_chromium() as browser:
             await look(browser, url, folder)
-            await browser.close()
     return 0
 
 

@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import shutil
 import statistics
 import subprocess
 import sys
@@ -16,8 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
-from pages import FLAGS, answering
-from playwright.async_api import Browser, Page, async_playwright
+from pages import answering, headless_chromium
+from playwright.async_api import Browser, Page
 from processes import ROOT, free_port, product
 
 from bench.watchers import commit_times
@@ -132,13 +131,10 @@ async def _site(folder: Path) -> AsyncIterator[tuple[Browser, Client, str, Path]
     url = f"http://127.0.0.1:{port}/nano-banana/"
     # Ten calls at a time, so that the sandbox's delay makes the rate.
     environment = {"NANOBATCH_WEB": f"127.0.0.1:{port}", "NANOBATCH_SANDBOX_DELAY": str(10 / _RATE)}
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     with product(folder, environment=environment) as running:
         await answering(url)
-        async with Client(running.target) as client, async_playwright() as playwright:
-            browser = await playwright.chromium.launch(executable_path=program, args=FLAGS)
+        async with Client(running.target) as client, headless_chromium() as browser:
             yield browser, client, url, running.data
-            await browser.close()
 
 
 async def _opened(browser: Browser, url: str, *, tall: int = _BOARD) -> Page:

@@ -1,15 +1,14 @@
 """A real browser on the real page."""
 
 import os
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from pages import FLAGS, answering
-from playwright.async_api import Browser, Page, async_playwright, expect
+from pages import answering, headless_chromium
+from playwright.async_api import Browser, Page, expect
 from processes import Product, free_port, product, upstream
 
 from nanobatch_client import Client
@@ -78,14 +77,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def one_chromium() -> AsyncIterator[Browser]:
     """The headless Chromium of this session."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.fail("Chromium is needed for these tests and was not found: install it (apt-get install chromium).")
-
-    async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(executable_path=program, args=FLAGS)
+    async with headless_chromium() as running:
         yield running
-        await running.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
