@@ -18,10 +18,10 @@ FOUND = [
 
 
 def test_what_is_wrong_with_a_prompt_stands_at_that_prompt() -> None:
-    assert problems.by_prompt(FOUND) == {"2": ["It is empty: write something, or remove it.", "It is odd."]}
+    assert problems.by_prompt(FOUND, ENGLISH) == {"2": ["It is empty: write something, or remove it.", "It is odd."]}
     french = {"2": ["Il est vide : écrivez quelque chose ou retirez-le.", "It is odd."]}
     assert problems.by_prompt(FOUND, FRENCH) == french
-    assert len(problems.elsewhere(FOUND)) == 6
+    assert len(problems.elsewhere(FOUND, ENGLISH)) == 6
 
 
 def test_every_other_problem_stands_at_its_field_once_and_none_is_dropped() -> None:

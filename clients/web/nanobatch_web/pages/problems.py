@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import gradio as gr
 
 from nanobatch_client import Violation
-from nanobatch_web import refusals, texts
+from nanobatch_web import refusals
 from nanobatch_web.pages.context import language_of, say
 
 KEY = "#nb-key"
@@ -27,8 +27,8 @@ _PLACES = {
 _ELSEWHERE = "#nb-problems"
 
 
-def by_prompt(problems: Sequence[Violation], request: gr.Request | None = None) -> dict[str, list[str]]:
-    """Return what is wrong with single prompts: number (from 0) -> sentences, without a ``request`` in English."""
+def by_prompt(problems: Sequence[Violation], request: gr.Request) -> dict[str, list[str]]:
+    """Return what is wrong with single prompts: number (from 0) -> sentences."""
     found: dict[str, list[str]] = {}
     for problem in problems:
         number = _prompt_number(problem)
@@ -37,8 +37,8 @@ def by_prompt(problems: Sequence[Violation], request: gr.Request | None = None) 
     return found
 
 
-def elsewhere(problems: Sequence[Violation], request: gr.Request | None = None) -> list[str]:
-    """Return what is wrong with anything but single prompts, without a ``request`` in English."""
+def elsewhere(problems: Sequence[Violation], request: gr.Request) -> list[str]:
+    """Return what is wrong with anything but single prompts."""
     return [_sentence(problem, request) for problem in problems if _prompt_number(problem) is None]
 
 
@@ -56,8 +56,8 @@ def at_fields(problems: Sequence[Violation], request: gr.Request) -> dict[str, l
     return places
 
 
-def _sentence(problem: Violation, request: gr.Request | None) -> str:
-    return refusals.told_of_field(texts.LANGUAGES[0] if request is None else language_of(request), problem)
+def _sentence(problem: Violation, request: gr.Request) -> str:
+    return refusals.told_of_field(language_of(request), problem)
 
 
 def _prompt_number(problem: Violation) -> str | None:

@@ -54,8 +54,8 @@ def shown(
     """
     missing = [say(request, "review.keyless")] if keyless else []
     if reviewed.estimate is None:
-        by_prompt = problems.by_prompt(reviewed.problems)
-        shown = _problems(by_prompt, [*problems.elsewhere(reviewed.problems), *missing], request)
+        by_prompt = problems.by_prompt(reviewed.problems, request)
+        shown = _problems(by_prompt, [*problems.elsewhere(reviewed.problems, request), *missing], request)
         return shown, by_prompt, gr.Button(interactive=False)
     estimate = reviewed.estimate
     total = dollars(estimate.total_micros)
@@ -71,7 +71,8 @@ def shown(
     )
     if estimate.expected_duration:
         facts.append(say(request, "review.duration", duration=duration(estimate.expected_duration)))
-    facts += estimate.warnings
+    if estimate.warnings:  # in English, and about nothing else
+        facts.append(say(request, "review.retiring", model=form.model))
     items = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
     caption = say(request, "review.start", total=total) if estimate.total_micros else say(request, "review.start_free")
     summary = f'<ul class="nb-summary">{items}</ul>'

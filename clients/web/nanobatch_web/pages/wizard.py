@@ -158,7 +158,7 @@ class Wizard:
         except NanobatchError as error:
             warn(request, error)
             return (gr.skip(),) * 6
-        if problems.elsewhere(reviewed.problems):
+        if problems.elsewhere(reviewed.problems, request):
             places = problems.at_fields(reviewed.problems, request)
             if keyless:
                 places.setdefault(problems.KEY, [say(request, "review.keyless")])
@@ -185,7 +185,7 @@ class Wizard:
         try:
             started = await review.start((await self._context.viewer(request)).client, form, key or "", _nonce(value))
         except InvalidRequestError as error:
-            if problems.elsewhere(error.violations):
+            if problems.elsewhere(error.violations, request):
                 places = problems.at_fields(error.violations, request)
                 return gr.Walkthrough(selected=CONFIGURE), same, same, same, same, same, {"places": places}
             summary, wrong, _ = review.shown(form, Reviewed(problems=error.violations), request)

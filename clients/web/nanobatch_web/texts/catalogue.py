@@ -123,6 +123,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "review.total_free": ("{count} pictures, free", "{count} images, gratuit"),
     "review.total_one_free": ("1 picture, free", "1 image, gratuit"),
     "review.duration": ("about {duration}", "environ {duration}"),
+    "review.retiring": (
+        "{model} retires soon, or was to have: it is used as long as the provider offers it",
+        "{model} est bientôt retiré, ou devait l'être : il est utilisé tant que le fournisseur le propose",
+    ),
     "review.cap": ("Cap: {cap}", "Plafond : {cap}"),
     "review.no_cap": ("No cap", "Sans plafond"),
     "review.problems": ("Please mend this first:", "À corriger d'abord :"),
