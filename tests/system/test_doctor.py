@@ -47,11 +47,13 @@ async def test_one_process_is_well_makes_a_picture_and_is_told_when_it_is_not_th
         places = {"NANOBATCH_DATA_DIR": str(up.data), "NANOBATCH_GATEWAY_TARGET": up.target}
         code, found = await doctor(tmp_path, "--picture", **places)
         assert code == 0, found
-        well = {"database", "schema", "clock", "queue", "tasks", "pictures", "gateway", "key ring", "picture"}
+        well = {"database", "schema", "clock", "queue", "tasks", "pictures", "gateway", "models", "key ring", "picture"}
         assert {name for name, verdict in verdicts(found).items() if verdict == "ok"} == well
         assert {name for name, verdict in verdicts(found).items() if verdict == "skipped"} == {
             "redis", "storage", "generator", "provider gemini",
         }  # fmt: skip
+        assert "sandbox" in found["models"]["detail"]
+        assert "Its successor gemini-3.1-flash-image costs" in found["models"]["detail"]
         certificate = make_certificate(tmp_path)
         async with under_tls(up.target, certificate) as target:
             behind = {**places, "NANOBATCH_GATEWAY_TARGET": target, **trusted(certificate)}
@@ -102,11 +104,14 @@ async def test_a_cluster_is_well_and_each_thing_that_is_not_is_named_with_what_t
 
                 for target in (services.storage_target, services.generator_target, services.target):
                     await eventually(lambda target=target: serving(target), within=90)
+                del gemini.models["gemini-2.5-flash-image"]
                 code, found = await doctor(tmp_path, **env)
                 assert (code, set(verdicts(found).values())) == (0, {"ok"}), found
                 assert "p4ssword" not in json.dumps(found)
                 assert s3_server.names(bucket) == []
                 assert gemini.calls == []  # a key check is free
+                retired = "not offered: gemini-2.5-flash-image (its successor is gemini-3.1-flash-image)"
+                assert retired in found["provider gemini"]["detail"]
 
                 for change, check, word in (
                     ({"NANOBATCH_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}, "redis", "NANOBATCH_REDIS_URL"),

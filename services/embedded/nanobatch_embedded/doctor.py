@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 from nanobatch.storage.v1 import analytics_service_pb2, analytics_service_pb2_grpc, common_pb2
 from nanobatch_client import Client
+from nanobatch_client.errors import UnauthenticatedError
 from nanobatch_client.models import ResultState
 from nanobatch_client.targets import under_tls
 from nanobatch_embedded import keyfile
 from nanobatch_embedded.settings import DoctorSettings
 from nanobatch_runtime.diagnosis import (
     ComplaintError,
+    DoesNotApplyError,
     Finding,
     Verdict,
     examine,
@@ -34,8 +36,9 @@ if TYPE_CHECKING:
     from nanobatch_storage.settings import StorageSettings
 
 _ASK_SECONDS = 10.0
-_KEYS = {"GEMINI_API_KEY": ("gemini", "gemini-2.5-flash-image")}
-"""Variables of provider keys, with the model that is asked for."""
+_KEYS = {"GEMINI_API_KEY": "gemini"}
+"""Variables of provider keys."""
+_NO_GATEWAY = "not asked: no gateway that serves"
 
 
 async def examinations(*, picture: bool) -> AsyncIterator[Finding]:
@@ -59,14 +62,16 @@ async def examinations(*, picture: bool) -> AsyncIterator[Finding]:
         settings.generator,
         "Start a generator, or correct NANOBATCH_GENERATOR_TARGET: without one nothing is made.",
     )
-    yield await _examine_service(
+    gateway = await _examine_service(
         "gateway",
         settings.gateway,
         "Start it (`make run`, `nanobatch serve gateway`), or correct NANOBATCH_GATEWAY_TARGET.",
     )
+    yield gateway
+    yield await _examine_models(settings) if gateway.verdict is Verdict.OK else skipped("models", _NO_GATEWAY)
     yield await _examine_keyring(settings, readable)
-    for variable, (provider, model) in _KEYS.items():
-        yield await _examine_provider(settings, variable, provider, model)
+    for variable, provider in _KEYS.items():
+        yield await _examine_provider(settings, variable, provider)
     if picture:
         yield await _examine_picture(settings)
 
@@ -141,7 +146,28 @@ async def _ask_for_key_ids(settings: DoctorSettings) -> set[str]:
         return set((await call(stub.GetServerStats(request, timeout=_ASK_SECONDS))).key_ids)
 
 
-async def _examine_provider(settings: DoctorSettings, variable: str, provider: str, model: str) -> Finding:
+async def _examine_models(settings: DoctorSettings) -> Finding:
+    """Ask the gateway for its models; those that retire are told with their successors."""
+    token = settings.token.get_secret_value()
+
+    async def work() -> str:
+        async with Client(settings.gateway, token=token or None) as client:
+            try:
+                models = await client.list_models()
+            except UnauthenticatedError:
+                if token:
+                    raise
+                raise DoesNotApplyError("not asked: the gateway wants a token (NANOBATCH_TOKEN)") from None
+        return " ".join(
+            [f"{', '.join(model.id for model in models)}.", *(each for one in models for each in one.warnings)]
+        )
+
+    return await examine(
+        "models", settings.gateway, work, advice="Set NANOBATCH_TOKEN to a token that the gateway knows."
+    )
+
+
+async def _examine_provider(settings: DoctorSettings, variable: str, provider: str) -> Finding:
     key = os.environ.get(variable, "")
     if not key:
         return skipped(f"provider {provider}", f"{variable} is not set")
@@ -149,7 +175,7 @@ async def _examine_provider(settings: DoctorSettings, variable: str, provider: s
         return skipped(f"provider {provider}", "generators are not installed here: ask there")
     from nanobatch_generator.doctor import examine_key
 
-    return await examine_key(provider, model, key, base_url=settings.gemini_base_url, variable=variable)
+    return await examine_key(provider, key, base_url=settings.gemini_base_url, variable=variable)
 
 
 async def _examine_picture(settings: DoctorSettings) -> Finding:

@@ -52,6 +52,10 @@ class ComplaintError(Exception):
         self.advice = advice
 
 
+class DoesNotApplyError(Exception):
+    """A check found out that it does not apply here; the message says why."""
+
+
 async def examine(check: str, address: str, work: Callable[[], Awaitable[str]], *, advice: str) -> Finding:
     """Run one check under a time limit. ``work`` returns a detail, or raises; ``advice`` is for whatever it raises."""
     started = time.monotonic()
@@ -59,6 +63,8 @@ async def examine(check: str, address: str, work: Callable[[], Awaitable[str]], 
         async with asyncio.timeout(LIMIT.total_seconds()):
             detail = await work()
         verdict, advice = Verdict.OK, ""
+    except DoesNotApplyError as reason:
+        return skipped(check, str(reason))
     except ComplaintError as complaint:
         verdict, detail, advice = Verdict.FAILED, str(complaint), complaint.advice
     except TimeoutError:
