@@ -17,6 +17,7 @@ from processes import ROOT, Product, product, upstream
 from bench import lease_queue, watchers
 from bench.hidden_quota import bench_hidden_quota
 from bench.page import bench_page
+from bench.rows import bench_rows
 from bench.schedule import makespan
 from bench.services import bench_services
 from bench.watchers import commit_times
@@ -210,6 +211,7 @@ BENCHES = {
     "hidden-quota": bench_hidden_quota,
     "page": bench_page,
     "services": bench_services,
+    "rows": bench_rows,
 }
 
 
