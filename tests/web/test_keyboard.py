@@ -11,11 +11,13 @@ async def tab_to(page: Page, wanted: Locator) -> None:
     """Press Tab until something has the focus; fails where that never happens."""
     await expect(wanted).to_be_visible()
     for _ in range(_MOST_STEPS):
-        if await wanted.evaluate("(one) => one === document.activeElement"):
-            shown = await wanted.evaluate(
-                """(one) => [one, one.closest("label")].filter(Boolean).map((part) => getComputedStyle(part))
+        # Asked in one breath: a step that ends takes its elements away.
+        shown = await wanted.evaluate(
+            """(one) => one !== document.activeElement || !one.offsetParent ? null
+                : [one, one.closest("label")].filter(Boolean).map((part) => getComputedStyle(part))
                     .some((style) => style.outlineStyle !== "none" || style.boxShadow !== "none")"""
-            )
+        )
+        if shown is not None:
             assert shown, f"nothing shows that this has the focus: {wanted}"
             return
         await page.keyboard.press("Tab")
