@@ -196,7 +196,7 @@ async def test_generators_are_scaled_and_everything_is_rolled_under_load_and_nob
     async with Client(target, token=pods.token) as client, httpx.AsyncClient(trust_env=False, timeout=30) as browser:
         asking, tabs = Asking(client, tmp_path, model="sandbox"), Tabs(pods, browser)
         load = Load(client, asking, tabs)
-        loading = asyncio.create_task(load.run(4, prompts, stop))
+        loading = asyncio.create_task(load.run(2, prompts, stop))
         await eventually(lambda: sum(load.finals.values()) >= 5, within=90)
 
         for pod in ("generator-2", "generator-3", "generator-4"):  # 1 -> 4
