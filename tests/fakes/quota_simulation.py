@@ -152,7 +152,7 @@ class Run:
     def _succeeded(self, _now: float) -> None:
         self._out, self._done = self._out - 1, self._done + 1
         if pacing.counts(self._bucket, f"{self._random.getrandbits(32):08x}", self._out):
-            pacing.succeeded(self._bucket)
+            pacing.succeeded(self._bucket, self._out)
 
     def _refused(self, call: _Call, hint: timedelta | None, now: float) -> None:
         call.refused = True

@@ -198,6 +198,8 @@ class Lease:
     attempts: int = 0
     standby: bool = False
     """Leased ahead of its bucket's window: it begins when a call ends."""
+    roomy: bool = False
+    """Leased while a part of the window was free: nobody waits for its call to end."""
     suspect: bool = False
     """Generators died during its calls: this one is made alone in a spare process."""
     job: OpenJob | None = None

@@ -237,9 +237,10 @@ class Render:
 
     async def _end_call(self, ended: EndedCall, lease: Lease) -> None:
         """Let the next call begin while this picture is finished."""
-        if not self._places.hand_over(lease.bucket_id, ended):
-            await self._tell_end(ended)
-            self._places.hand_over(lease.bucket_id, None)  # to one that was leased to stand by meanwhile
+        if self._places.hand_over(lease.bucket_id, ended) or lease.roomy:
+            return
+        await self._tell_end(ended)
+        self._places.hand_over(lease.bucket_id, None)  # to one that was leased to stand by meanwhile
 
     async def _tell_end(self, ended: EndedCall) -> None:
         # A matter of pace alone: a failure only costs time.

@@ -67,6 +67,7 @@ def lease_from_proto(message: lease_service_pb2.Lease) -> Lease:
         seed=message.seed if message.HasField("seed") else None,
         attempts=message.attempts,
         standby=message.standby,
+        roomy=message.roomy,
         suspect=message.suspect,
         job=_job(message.job) if message.HasField("job") else None,
         origin_request_id=message.origin_request_id,

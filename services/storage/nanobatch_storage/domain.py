@@ -581,6 +581,8 @@ class Lease:
     duration: timedelta
     standby: bool = False
     """Leased ahead of the window, to begin the moment a call ends."""
+    roomy: bool = False
+    """Leased while a part of the window was free: nobody waits for its call to end."""
     job: OpenJob | None = None
     """To be polled instead of submitting."""
     waited: timedelta = timedelta(0)

@@ -27,16 +27,17 @@ _IN_USE = 0.75
 def counts(bucket: Bucket, attempt_id: str, out: int) -> bool:
     """Whether this success changes the bucket (:func:`succeeded`). Mostly it does not: a lock on it makes calls queue.
 
-    ``out`` are the bucket's calls that are out, this one left aside. The window grows only while it is in use, since a
-    place that nobody asked for proves nothing, and by one success in a window of them, picked by its id.
+    ``out`` are the bucket's calls that are out, this one left aside. What nobody asks more of proves nothing by its success:
+    the window grows only while it is in use, the first pace only while it holds calls back. One success in a window of them
+    does that, picked by its id.
     """
     if bucket.overloads or _is_recovering(bucket):
         return True
-    in_use = out + 1 >= _IN_USE * bucket.window
-    return in_use and bucket.window < MAX_WINDOW and int(attempt_id[:8], 16) % max(1, int(bucket.window)) == 0
+    asked_for = _is_window_in_use(bucket, out) or quota.is_first_pace_in_use(bucket, out)
+    return asked_for and int(attempt_id[:8], 16) % max(1, int(bucket.window)) == 0
 
 
-def succeeded(bucket: Bucket) -> None:
+def succeeded(bucket: Bucket, out: int) -> None:
     """Note a success that counts (:func:`counts`)."""
     if bucket.overloads and not _is_recovering(bucket):
         bucket.overloads = 0
@@ -44,9 +45,10 @@ def succeeded(bucket: Bucket) -> None:
     bucket.overloads = 0
     if _is_recovering(bucket):
         bucket.window += 1
-    else:
+        return
+    if _is_window_in_use(bucket, out):
         bucket.window = min(MAX_WINDOW, bucket.window + 1)
-        quota.grow(bucket)
+    quota.grow(bucket)
 
 
 def refused(  # what an answer is judged by
@@ -109,6 +111,10 @@ def _rate_limited(  # noqa: PLR0917  # the arguments of refused
     if lesson.is_news and bucket.quota_calls is None and out >= bucket.window / 2:
         bucket.threshold = max(MIN_WINDOW, _IN_USE * bucket.window)
         _cut(bucket, sent_at, now)
+
+
+def _is_window_in_use(bucket: Bucket, out: int) -> bool:
+    return bucket.window < MAX_WINDOW and out + 1 >= _IN_USE * bucket.window
 
 
 def _is_recovering(bucket: Bucket) -> bool:

@@ -145,6 +145,14 @@ def starts_within(bucket: Bucket, traffic: Traffic, now: datetime, ahead: timede
     return max(1, min(count, _calls(bucket, now) - traffic.used))
 
 
+def is_first_pace_in_use(bucket: Bucket, out: int) -> bool:
+    """Whether calls wait for a pace that nothing but caution has set, with so many others out.
+
+    They do where more are out than the pace starts in three quarters of a second: those that end together begin together.
+    """
+    return not is_learned(bucket) and out + 1 >= max(FREE_STARTS, 0.75 * bucket.rate) and bucket.rate < MAX_RATE
+
+
 def grow(bucket: Bucket) -> None:
     """Start faster: a window of calls has succeeded, and none was ever refused."""
     if not is_learned(bucket):

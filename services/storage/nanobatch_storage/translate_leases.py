@@ -46,6 +46,7 @@ def lease_to_proto(lease: Lease) -> pb.Lease:
         attempts=result.attempts,
         crashes=result.crashes,
         standby=lease.standby,
+        roomy=lease.roomy,
         suspect=policy.is_suspect(result),
         origin_request_id=execution.origin_request_id or "",
         origin_traceparent=execution.origin_traceparent or "",

@@ -189,6 +189,11 @@ class TestStandingBy:
         assert await ahead.start(ref(leases[11]))
         assert [lease.standby for lease in await ahead.take(32)] == [True, True]
 
+    async def test_the_end_of_a_call_need_not_be_told_while_a_quarter_of_the_window_is_free(self, store, ahead, user):
+        await store.execution(user, 20)
+        assert [lease.roomy for lease in await ahead.take(5)] == [True] * 5
+        assert [lease.roomy for lease in await ahead.take(32)] == [True] * 3 + [False] * 5
+
     async def test_an_ended_call_gives_its_place_in_the_same_transaction(self, store, ahead, user):
         execution = await store.execution(user, 20)
         leases = await ahead.take(32)

@@ -98,6 +98,16 @@ async def test_calls_that_a_pace_puts_off_wait_with_their_lease_and_one_at_a_tim
     assert not any(row.failure for row in rows)
 
 
+async def test_the_end_of_a_call_is_told_only_where_somebody_may_wait_for_its_place(house):
+    rows = house.storage.add(3, roomy=True)
+    async with house.generator():
+        await eventually(lambda: all(row.state == "COMPLETED" for row in rows))
+        assert house.storage.calls["EndCall"] == 0
+        [last] = house.storage.add(1)
+        await eventually(lambda: last.state == "COMPLETED")
+        await eventually(lambda: house.storage.calls["EndCall"] == 1)
+
+
 async def test_an_invalid_key_costs_no_call(house):
     house.storage.unconfirmed.add("bucket")
     house.provider.key_check = KeyCheck(valid=False, model_available=False, message="Make a new key.")

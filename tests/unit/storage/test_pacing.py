@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from nanobatch_storage import pacing
+from nanobatch_storage import pacing, quota
 from nanobatch_storage.domain import Bucket, Charged, Failure, FailureClass, WaitReason
 from nanobatch_storage.policy import BucketEffect, next_quota_reset
 
@@ -63,7 +63,7 @@ def test_a_cut_window_grows_back_quickly_then_by_one_for_each_window_of_successe
     grown = []
     for n in range(400):
         if pacing.counts(b, f"{n * 2654435761 % 2**32:08x}", out=int(b.window) - 1):
-            pacing.succeeded(b)
+            pacing.succeeded(b, int(b.window) - 1)
         grown.append(b.window)
     assert (b.threshold, grown[3]) == (12, 12)
     assert 20 < grown[-1] < 45
@@ -74,8 +74,23 @@ def test_a_window_that_is_not_in_use_does_not_grow():
     assert not pacing.counts(bucket(10), "00000000", out=3)
 
 
+def test_the_first_pace_grows_while_it_holds_calls_back_though_the_window_is_wider():
+    b = bucket(64)
+    assert not pacing.counts(b, "00000000", out=36)
+    assert pacing.counts(b, "00000000", out=37)  # of 50 starts a second
+    pacing.succeeded(b, out=37)
+    assert (b.window, b.rate) == (64, 75)
+    assert not pacing.counts(b, "00000000", out=37)
+    b.rate, b.refused_at = 50, NOW  # once something is known, success alone proves nothing
+    assert not pacing.counts(b, "00000000", out=37)
+
+
 def test_a_window_never_passes_its_bound():
-    assert not pacing.counts(bucket(pacing.MAX_WINDOW), "00000000", out=1000)
+    b = bucket(pacing.MAX_WINDOW)
+    pacing.succeeded(b, out=1000)
+    assert b.window == pacing.MAX_WINDOW
+    b.rate = quota.MAX_RATE
+    assert not pacing.counts(b, "00000000", out=1000)
 
 
 def test_a_few_overloads_cool_nothing_down_and_many_in_a_row_do():

@@ -36,8 +36,10 @@ from nanobatch_storage.errors import LeaseLostError
 from nanobatch_storage.policy import Next, Verdict
 
 Finished = tuple[Completion, Sequence[Image]]
-Done = tuple[Completed, str | None]
-"""What a completion did, and the bucket whose state it changes, where it does."""
+Eased = tuple[str, int]
+"""A bucket whose state a success changes, and how many of its other calls were out then."""
+Done = tuple[Completed, Eased | None]
+"""What a completion did, and what its success changes, where it does."""
 
 _IN_USE = Prepared(
     select(buckets, func.sum(executions.c.open_attempts - executions.c.finishing).label("out"))
@@ -114,7 +116,7 @@ async def _add_pictures(tx: Transaction, pictures: Sequence[Image]) -> None:
     await tx.connection.execute(rows.insert_of(images), [{**row, "create_time": tx.now} for row in values])
 
 
-async def _eased(tx: Transaction, closed: Sequence[Attempt]) -> dict[str, str]:
+async def _eased(tx: Transaction, closed: Sequence[Attempt]) -> dict[str, Eased]:
     """Return the buckets that a success may change, by the attempts whose success it is. Mostly there is none.
 
     Buckets are not locked here: that would make all calls queue.
@@ -126,11 +128,11 @@ async def _eased(tx: Transaction, closed: Sequence[Attempt]) -> dict[str, str]:
         values = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's documented mapping view
         out = int(values.pop("out") or 0)
         in_use[row.id] = (rows.bucket_from(values), out)
-    eased = {}
+    eased: dict[str, Eased] = {}
     for attempt in closed:
         bucket, out = in_use[attempt.bucket_id]
         if pacing.counts(bucket, attempt.id, out):
-            eased[attempt.id] = bucket.id
+            eased[attempt.id] = bucket.id, out
     return eased
 
 

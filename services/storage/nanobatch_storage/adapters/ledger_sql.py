@@ -140,7 +140,7 @@ class SqlLedger:
         completed, eased = await self._completions.do((completion, pictures))
         failpoint("after_commit")
         if eased is not None:
-            await self._ease(eased)
+            await self._ease(*eased)
         return completed
 
     async def fail(self, lease: LeaseRef, attempt_id: str | None, failure: Failure) -> tuple[ResultState, list[str]]:
@@ -245,10 +245,10 @@ class SqlLedger:
             await self._database.write(work)
         return found
 
-    async def _ease(self, bucket_id: str) -> None:
+    async def _ease(self, bucket_id: str, out: int) -> None:
         async def work(tx: Transaction) -> None:
             bucket = await rows.lock_bucket(tx, bucket_id)
-            pacing.succeeded(bucket)
+            pacing.succeeded(bucket, out)
             await rows.save(tx, [bucket])
 
         await self._database.write(work)

@@ -45,6 +45,8 @@ def in_flight() -> ColumnElement[int]:
 # Suspects wait until somebody asks who has a process to run them alone in; the others pass them by.
 UNSUSPECTED = results.c.crashes < bindparam("crashes_below")
 _ANY_CRASHES = 2**31 - 1
+_ROOMY = 0.25
+"""While so much of its window is free, nobody waits for a bucket's calls to end, and a transaction for each is saved."""
 
 
 def crashes_below(suspects: int) -> int:
@@ -236,6 +238,7 @@ class Taking:
                 one.bucket.needs_key_check(tx.now),
                 self._duration,
                 standby=place >= one.free and result.id not in jobs,
+                roomy=one.free - place > _ROOMY * one.bucket.calls_allowed(tx.now),
                 job=jobs.get(result.id),
                 waited=tx.now - one.ready_at[result.id],
             )

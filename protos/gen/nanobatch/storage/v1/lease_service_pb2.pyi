@@ -216,6 +216,7 @@ class Lease(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     ORIGIN_REQUEST_ID_FIELD_NUMBER: _builtins.int
     ORIGIN_TRACEPARENT_FIELD_NUMBER: _builtins.int
+    ROOMY_FIELD_NUMBER: _builtins.int
     result_id: _builtins.str
     """The result."""
     lease_id: _builtins.str
@@ -258,6 +259,10 @@ class Lease(_message.Message):
     """
     origin_traceparent: _builtins.str
     """The W3C trace context of that call; empty where it was not traced."""
+    roomy: _builtins.bool
+    """A quarter of the bucket's window was free when this was leased: nobody waits for its call's place, whose end need not be
+    told (EndCall) before its picture. Unset: it has to be.
+    """
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it runs out unless extended, by the database's clock."""
@@ -315,10 +320,11 @@ class Lease(_message.Message):
         job: Global___OpenJob | None = ...,
         origin_request_id: _builtins.str = ...,
         origin_traceparent: _builtins.str = ...,
+        roomy: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "credential", b"credential", "expire_time", b"expire_time", "job", b"job", "lease_duration", b"lease_duration", "output", b"output", "seed", b"seed", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "attempts", b"attempts", "batch_index", b"batch_index", "bucket_id", b"bucket_id", "check_key", b"check_key", "crashes", b"crashes", "credential", b"credential", "execution_id", b"execution_id", "expire_time", b"expire_time", "job", b"job", "lease_duration", b"lease_duration", "lease_id", b"lease_id", "model", b"model", "origin_request_id", b"origin_request_id", "origin_traceparent", b"origin_traceparent", "output", b"output", "prompt", b"prompt", "provider", b"provider", "reference_image_ids", b"reference_image_ids", "result_id", b"result_id", "seed", b"seed", "source_image_id", b"source_image_id", "standby", b"standby", "suspect", b"suspect", "timeout", b"timeout", "user_id", b"user_id", "variation", b"variation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "attempts", b"attempts", "batch_index", b"batch_index", "bucket_id", b"bucket_id", "check_key", b"check_key", "crashes", b"crashes", "credential", b"credential", "execution_id", b"execution_id", "expire_time", b"expire_time", "job", b"job", "lease_duration", b"lease_duration", "lease_id", b"lease_id", "model", b"model", "origin_request_id", b"origin_request_id", "origin_traceparent", b"origin_traceparent", "output", b"output", "prompt", b"prompt", "provider", b"provider", "reference_image_ids", b"reference_image_ids", "result_id", b"result_id", "roomy", b"roomy", "seed", b"seed", "source_image_id", b"source_image_id", "standby", b"standby", "suspect", b"suspect", "timeout", b"timeout", "user_id", b"user_id", "variation", b"variation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
