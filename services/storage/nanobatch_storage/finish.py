@@ -21,7 +21,7 @@ from nanobatch_storage.domain import (
 )
 from nanobatch_storage.errors import BadPictureError
 from nanobatch_storage.lease import announce
-from nanobatch_storage.pictures import blob_path, write_picture
+from nanobatch_storage.pictures import blob_path, write_pictures
 from nanobatch_storage.ports import Blobs
 from nanobatch_storage.ports_queue import Ledger
 
@@ -57,8 +57,7 @@ async def complete(
         return opening.done
     pictures = [_image_of(picture, opening) for picture in completion.pictures]
     source = _Splitter(chunks)
-    for picture in pictures:
-        await write_picture(blobs, picture, source.take(picture.size_bytes))
+    await write_pictures(blobs, [(picture, source.take(picture.size_bytes)) for picture in pictures])
     await source.expect_end()
     completed = await ledger.complete(completion, pictures)
     failpoint("before_hint")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from nanobatch_runtime.errors import InvalidArgumentError
@@ -21,13 +21,14 @@ def blob_path(user_id: str, image_id: str, mime_type: str) -> str:
     return f"{user_id}/{image_id[:2]}/{image_id}.{_EXTENSIONS.get(mime_type, 'bin')}"
 
 
-async def write_picture(blobs: Blobs, image: Image, chunks: AsyncIterator[bytes]) -> None:
-    """Store the bytes of a picture under its ``blob_path``.
+async def write_pictures(blobs: Blobs, pictures: Sequence[tuple[Image, AsyncIterator[bytes]]]) -> None:
+    """Store the bytes of pictures, each under its ``blob_path``.
 
-    Raises BadPictureError, and leaves nothing behind, where they are not those that the description announces.
+    Raises BadPictureError where they are not those that the descriptions announce; what is left behind then has no row.
     """
-    await blobs.write(image.blob_path, _verified(image, chunks))
-    failpoint("picture_renamed")
+    await blobs.write([(image.blob_path, _verified(image, chunks)) for image, chunks in pictures])
+    for _ in pictures:
+        failpoint("picture_renamed")
 
 
 async def put_upload(images: Images, blobs: Blobs, image: Image, chunks: AsyncIterator[bytes]) -> Image:
@@ -44,7 +45,7 @@ async def put_upload(images: Images, blobs: Blobs, image: Image, chunks: AsyncIt
             raise ImageExistsError
         return known[0]
     placed = replace(image, blob_path=blob_path(image.user_id, image.id, image.mime_type))
-    await write_picture(blobs, placed, chunks)
+    await write_pictures(blobs, [(placed, chunks)])
     return await images.add(placed)
 
 

@@ -135,14 +135,21 @@ class Images(Protocol):
         ...
 
 
+NewBlob = tuple[str, AsyncIterator[bytes]]
+"""A path, and the chunks that are to lie there."""
+
+
 class Blobs(Protocol):
     """Bytes by path. What is written is there, whole and lasting, or not at all.
 
     Every method raises BlobsUnavailableError where the store does not answer or refuses us, and DiskFullError.
     """
 
-    async def write(self, path: str, chunks: AsyncIterator[bytes]) -> None:
-        """Store the chunks; whatever ``chunks`` raises comes out and leaves nothing behind. Overwrites."""
+    async def write(self, files: Sequence[NewBlob]) -> None:
+        """Store files, reading their chunks one after the other. Overwrites.
+
+        Whatever chunks raise comes out; nothing is left of their file, and perhaps of those before it.
+        """
         ...
 
     def read(self, path: str, offset: int = 0) -> AsyncIterator[bytes]:

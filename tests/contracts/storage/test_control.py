@@ -20,7 +20,7 @@ from nanobatch_storage.errors import (
     KeyNeededError,
     RequestIdReusedError,
 )
-from nanobatch_storage.pictures import put_upload, write_picture
+from nanobatch_storage.pictures import put_upload, write_pictures
 
 
 async def count(store, table, *conditions):
@@ -325,7 +325,7 @@ async def test_a_deleted_execution_is_gone_with_its_pictures_and_its_ledger_stay
     await store.call_out(execution.id, 0)
     await store.control.cancel(user, execution.id)
     made = await store.upload(user, execution_id=execution.id)
-    await write_picture(store.blobs, made, bytes_of(b"picture"))
+    await write_pictures(store.blobs, [(made, bytes_of(b"picture"))])
     with pytest.raises(ExecutionActiveError):
         await store.control.delete(user, execution.id)
     await store.set_execution(execution.id, open_attempts=0)

@@ -28,7 +28,7 @@ from nanobatch_storage.errors import (
     OffsetOutsideError,
     UserNotFoundError,
 )
-from nanobatch_storage.pictures import open_picture, put_upload, write_picture
+from nanobatch_storage.pictures import open_picture, put_upload, write_pictures
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 LARGE = DATA * 12  # goes to an object store in parts
@@ -174,7 +174,7 @@ async def test_a_wrong_repeat_of_a_completion_does_not_touch_the_bytes_that_are_
     user = await store.user()
     first = await put(store, user)
     with pytest.raises(BadPictureError):
-        await write_picture(store.blobs, first, chunks(DATA[::-1]))
+        await write_pictures(store.blobs, [(first, chunks(DATA[::-1]))])
     assert b"".join((await read(store, user, first.id))[1]) == DATA
 
 
@@ -225,7 +225,7 @@ async def test_unused_uploads_go_after_a_day_and_used_ones_stay(store, files):
 async def test_bytes_that_no_row_names_are_removed(store, files):
     user = await store.user()
     named = await put(store, user)
-    await write_picture(store.blobs, store.image(user, DATA), chunks())
+    await write_pictures(store.blobs, [(store.image(user, DATA), chunks())])
     assert await swept(store.images, store.blobs, datetime.now(UTC)) == 0
     assert await swept(store.images, store.blobs, datetime.now(UTC) + timedelta(hours=2)) == 1
     assert files() == [f"{named.id}.png"]
@@ -237,7 +237,7 @@ async def test_only_old_bytes_that_no_row_names_are_orphans(store, files, tmp_pa
     named = await put(store, user)
     orphan, young = store.image(user, DATA), store.image(user, DATA)
     for image in (orphan, young):
-        await write_picture(store.blobs, image, chunks())
+        await write_pictures(store.blobs, [(image, chunks())])
     now = datetime.now(UTC)
     long_ago = (now - timedelta(hours=2)).timestamp()
     for image in (named, orphan):
@@ -249,7 +249,7 @@ async def test_only_old_bytes_that_no_row_names_are_orphans(store, files, tmp_pa
 async def test_an_orphan_that_gets_its_row_at_the_last_moment_stays(store, files):
     user = await store.user()
     late = store.image(user, DATA)
-    await write_picture(store.blobs, late, chunks())
+    await write_pictures(store.blobs, [(late, chunks())])
 
     class Racing:
         """A row appears between the first look and the second."""
@@ -271,7 +271,7 @@ async def test_a_clock_that_is_set_forward_takes_no_bytes_of_a_completion_under_
     """Young bytes look old then; their row comes within moments, and the next pass finds it."""
     user = await store.user()
     under_way = store.image(user, DATA)
-    await write_picture(store.blobs, under_way, chunks())
+    await write_pictures(store.blobs, [(under_way, chunks())])
     orphans = sweep.Orphans(store.images, store.blobs, Standing(datetime.now(UTC) + timedelta(days=1)))
     assert await orphans.remove() == 0
     await store.images.add(under_way)
@@ -283,7 +283,7 @@ async def test_bytes_written_anew_are_not_removed_as_old_ones(store):
     user = await store.user()
     image = store.image(user, DATA)
     before = datetime.now(UTC) - timedelta(hours=1)
-    await write_picture(store.blobs, image, chunks())
+    await write_pictures(store.blobs, [(image, chunks())])
     assert not await store.blobs.delete_if_older(image.blob_path, before)
     assert await store.blobs.delete_if_older(image.blob_path, datetime.now(UTC) + timedelta(hours=1))
     assert not await store.blobs.delete_if_older(image.blob_path, datetime.now(UTC) + timedelta(hours=1))
@@ -315,7 +315,7 @@ async def test_a_large_upload_that_breaks_off_leaves_no_parts_either(s3_server):
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
-        await blobs.write("picture", broken())
+        await blobs.write([("picture", broken())])
     assert (s3_server.names(bucket), s3_server.uploads(bucket)) == ([], 0)
 
 
@@ -339,7 +339,7 @@ async def test_a_full_disk_is_told_as_one(tmp_path):
         yield b""
 
     with pytest.raises(DiskFullError):
-        await open_blobs(tmp_path.as_uri()).write("picture", full())
+        await open_blobs(tmp_path.as_uri()).write([("picture", full())])
 
 
 @pytest.mark.parametrize("url", ["s3:///prefix", "pictures", "file://elsewhere/pictures", "http://x/y"])

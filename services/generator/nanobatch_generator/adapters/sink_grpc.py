@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Generator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import grpc
@@ -16,8 +17,8 @@ from nanobatch_generator.translate import header_to_proto, state_name
 from nanobatch_runtime.rpc.options import CHUNK_BYTES
 
 _UPLOAD_SECONDS = 120.0
-# Several chunks at a time: each read is a trip to another thread.
-_BLOCK_BYTES = 4 * CHUNK_BYTES
+# Most pictures are read in one trip to another thread: it costs as much as reading them.
+_CHUNKS_A_TRIP = 8
 
 
 class GrpcSink:
@@ -49,27 +50,30 @@ class _Upload:
 
     async def messages(self) -> AsyncIterator[pb.CompleteResultRequest]:
         yield pb.CompleteResultRequest(header=header_to_proto(self._completion))
-        blocks = _blocks([picture.path for picture in self._completion.pictures])
+        chunks = _chunks([picture.path for picture in self._completion.pictures])
         try:
-            while block := await asyncio.to_thread(next, blocks, b""):
-                for start in range(0, len(block), CHUNK_BYTES):
-                    yield pb.CompleteResultRequest(chunk=block[start : start + CHUNK_BYTES])
+            while True:
+                read = await asyncio.to_thread(lambda: list(islice(chunks, _CHUNKS_A_TRIP)))
+                for chunk in read:
+                    yield pb.CompleteResultRequest(chunk=chunk)
+                if len(read) < _CHUNKS_A_TRIP:
+                    return
         except OSError as error:
             self.error = error
             raise
         finally:
-            blocks.close()
+            chunks.close()
 
 
-def _blocks(paths: Sequence[Path]) -> Generator[bytes]:
-    """Iterate over all files as one, a block at a time: small ones cost one trip to a thread together."""
-    block = b""
+def _chunks(paths: Sequence[Path]) -> Generator[bytes]:
+    """Iterate over all files as one, a chunk at a time: small ones share it."""
+    chunk = b""
     for path in paths:
-        with path.open("rb") as file:
-            while piece := file.read(_BLOCK_BYTES - len(block)):
-                block += piece
-                if len(block) == _BLOCK_BYTES:
-                    yield block
-                    block = b""
-    if block:
-        yield block
+        with path.open("rb", buffering=0) as file:
+            while piece := file.read(CHUNK_BYTES - len(chunk)):
+                chunk = chunk + piece if chunk else piece
+                if len(chunk) == CHUNK_BYTES:
+                    yield chunk
+                    chunk = b""
+    if chunk:
+        yield chunk

@@ -20,6 +20,7 @@ from obstore.store import LocalStore, S3Store
 from nanobatch_runtime.rpc.options import CHUNK_BYTES
 from nanobatch_runtime.settings import SettingsError
 from nanobatch_storage.errors import BlobMissingError, BlobsUnavailableError, DiskFullError
+from nanobatch_storage.ports import NewBlob
 
 # No part of a multipart upload but the last may be smaller (S3's user guide, "multipart upload limits"). Most pictures
 # are, and go in one request.
@@ -61,7 +62,7 @@ class ObstoreBlobs:
 
     _store: LocalStore | S3Store
 
-    async def write(self, path: str, chunks: AsyncIterator[bytes]) -> None:
+    async def write(self, files: Sequence[NewBlob]) -> None:
         """See the port."""
         raise NotImplementedError  # each store has its own way
 
@@ -109,7 +110,7 @@ class ObstoreBlobs:
         """See the port."""
         # What a process that dies here leaves behind is an orphan, and goes with the others.
         path, data = f"{_PROBE}/{secrets.token_hex(8)}", secrets.token_bytes(1024)
-        await self.write(path, _once(data))
+        await self.write([(path, _once(data))])
         try:
             back = b"".join([piece async for piece in self.read(path)])
         finally:
@@ -134,21 +135,26 @@ class LocalBlobs(ObstoreBlobs):
         self._named: set[Path] = set()
         """Folders whose own names are on the disk."""
 
-    async def write(self, path: str, chunks: AsyncIterator[bytes]) -> None:
+    async def write(self, files: Sequence[NewBlob]) -> None:
         """See the port."""
-        # Written beside its place and renamed at the end; where `chunks` raises, nothing appears. A small picture is at
-        # hand before anything is written: one trip to one thread, instead of one for each chunk and another to sync.
+        # Written beside its place and renamed at the end. Small files are at hand before anything is written: one trip to
+        # one thread for all of them, instead of one for each chunk and another to sync.
+        small: list[tuple[str, bytes]] = []
         with _told():
-            first = await _gathered(chunks)
-            if sum(map(len, first)) < _PART_BYTES:
-                await asyncio.to_thread(self._put, path, b"".join(first))
-            else:
-                await obstore.put_async(self._store, path, _chained(first, chunks))
-                await asyncio.to_thread(self._sync, path)
+            for path, chunks in files:
+                first = await _gathered(chunks)
+                if sum(map(len, first)) < _PART_BYTES:
+                    small.append((path, b"".join(first)))
+                else:
+                    await obstore.put_async(self._store, path, _chained(first, chunks))
+                    await asyncio.to_thread(self._sync, path)
+            if small:
+                await asyncio.to_thread(self._put, small)
 
-    def _put(self, path: str, data: bytes) -> None:
-        obstore.put(self._store, path, data, use_multipart=False)
-        self._sync(path)
+    def _put(self, files: Sequence[tuple[str, bytes]]) -> None:
+        for path, data in files:
+            obstore.put(self._store, path, data, use_multipart=False)
+            self._sync(path)
 
     def _sync(self, path: str) -> None:
         """Bring the file and its name to the disk, and those of its folders the first time: the library leaves it to chance."""
@@ -187,8 +193,12 @@ class S3Blobs(ObstoreBlobs):
             retry_config={"max_retries": _RETRIES, "retry_timeout": _RETRY_LIMIT},
         )
 
-    async def write(self, path: str, chunks: AsyncIterator[bytes]) -> None:
+    async def write(self, files: Sequence[NewBlob]) -> None:
         """See the port."""
+        for path, chunks in files:
+            await self._write(path, chunks)
+
+    async def _write(self, path: str, chunks: AsyncIterator[bytes]) -> None:
         # All of a small picture is at hand before anything is sent: one request instead of the three of an upload in
         # parts, and one that breaks off has not begun.
         first = await _gathered(chunks)
