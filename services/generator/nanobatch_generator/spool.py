@@ -21,6 +21,7 @@ from pathlib import Path
 import structlog
 
 from nanobatch_generator.domain import LeaseRef, Usage
+from nanobatch_generator.reused_files import ReusedFiles, is_free
 from nanobatch_runtime.ids import new_id
 
 _log = structlog.get_logger("nanobatch.spool")
@@ -103,6 +104,7 @@ class Spool:
             self._left = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and self._lock(folder)]
             self.folder.mkdir(mode=0o700)
             self._lock(self.folder)
+        self._files = ReusedFiles(self.folder)
 
     async def write(self, entry: SpoolEntry, data: bytes) -> None:
         """Write bytes and record before anything else is done with them. Raises OSError.
@@ -114,7 +116,7 @@ class Spool:
 
     async def remove(self, entry: SpoolEntry) -> None:
         """Forget an entry; the record goes first, so that no half of it is ever replayed."""
-        await asyncio.to_thread(_remove, entry)
+        await asyncio.to_thread(self._remove, entry)
 
     async def leftovers(self) -> list[SpoolEntry]:
         """Return the whole entries that dead processes left; broken ones are removed."""
@@ -143,27 +145,23 @@ class Spool:
 
     def _write(self, entry: SpoolEntry, data: bytes) -> None:
         try:
-            _write(entry.master, data)
-            _write(entry.record, entry.to_json(sha256_of(data)).encode())
+            self._files.write(entry.master, data)
+            self._files.write(entry.record, entry.to_json(sha256_of(data)).encode())
         except OSError:
-            _remove(entry)
+            self._remove(entry)
             raise
+
+    def _remove(self, entry: SpoolEntry) -> None:
+        for path in (entry.record, entry.master, entry.thumbnail):
+            if entry.folder == self.folder:
+                self._files.remove(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def sha256_of(data: bytes) -> str:
     """Return the hash under which an entry is verified."""
     return hashlib.sha256(data).hexdigest()
-
-
-def _write(path: Path, data: bytes) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(file, "wb") as out:
-        out.write(data)
-
-
-def _remove(entry: SpoolEntry) -> None:
-    for path in (entry.record, entry.master, entry.thumbnail):
-        path.unlink(missing_ok=True)
 
 
 def _entries(folder: Path) -> Iterator[SpoolEntry]:
@@ -179,6 +177,8 @@ def _entries(folder: Path) -> Iterator[SpoolEntry]:
             whole.add(entry.attempt_id)
             yield entry
     for path in folder.iterdir():
-        if path.name != _LOCK and path.stem not in whole:
+        if path.name == _LOCK or path.stem in whole:
+            continue
+        if not is_free(path):
             _log.warning("spool.half_written", file=path.name)
-            path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)

@@ -479,7 +479,8 @@ class House:
 
     @property
     def spooled(self) -> list[str]:
-        return sorted(path.name for path in (self.folder / "data" / "spool").glob("*/*") if path.name != "lock")
+        names = (path.name for path in (self.folder / "data" / "spool").glob("*/*"))
+        return sorted(name for name in names if name != "lock" and not name.endswith(".free"))
 
     @asynccontextmanager
     async def stub(self) -> AsyncIterator[GeneratorServiceStub]:
