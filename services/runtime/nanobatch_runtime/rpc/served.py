@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections.abc import Iterable
 from contextlib import nullcontext, suppress
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 import structlog
 from google.protobuf import descriptor_pool
+from prometheus_client import Counter, Histogram
 
 from nanobatch_runtime import requests, tracing
 from nanobatch_runtime.errors import Kind, NanobatchError
@@ -32,7 +33,7 @@ class Served:
         """``public``: its caller is nobody of ours. ``streams``: it answers with more than one message."""
         self.path = str(details.method)
         """As gRPC has it: ``/package.Service/Method``."""
-        self._service, self._method = _labels(self.path)
+        self._of_method = _of_method(self.path)
         self._public = public
         self._streams = streams
         self._began = time.perf_counter()
@@ -67,7 +68,7 @@ class Served:
     def __enter__(self) -> Self:
         """Begin."""
         self._span.__enter__()
-        RPCS_RUNNING.labels(self._service, self._method).inc()
+        self._of_method.running.inc()
         return self
 
     def __exit__(
@@ -78,12 +79,13 @@ class Served:
             self._code = "CANCELLED"
         self._span.__exit__(kind, error, trace)
         seconds = time.perf_counter() - self._began
-        RPCS_RUNNING.labels(self._service, self._method).dec()
-        RPCS.labels(self._service, self._method, self._code).inc()
+        of = self._of_method
+        of.running.dec()
+        of.ended(self._code).inc()
         if not self._streams:
-            RPC_SECONDS.labels(self._service, self._method).observe(seconds)
-        tell = _log.info if self._public or _is_a_users_change(self._service, self._method) else _log.debug
-        tell("rpc.served", service=self._service, method=self._method, code=self._code, seconds=round(seconds, 4))
+            of.seconds.observe(seconds)
+        tell = _log.info if self._public or of.is_a_users_change else _log.debug
+        tell("rpc.served", service=of.service, method=of.method, code=self._code, seconds=round(seconds, 4))
 
 
 def _about(execution_id: Any) -> None:
@@ -105,7 +107,33 @@ def count_faults_from_0(services: Iterable[str]) -> None:
                 RPCS.labels(service, method.name, Kind.INTERNAL.value)
 
 
+class _OfMethod:
+    """What is the same for all calls of a method: to look up its series costs more than to count in them."""
+
+    def __init__(self, service: str, method: str) -> None:
+        self.service, self.method = service, method
+        self.running = RPCS_RUNNING.labels(service, method)
+        self.is_a_users_change = _is_a_users_change(service, method)
+        self._ended: dict[str, Counter] = {}
+
+    @cached_property
+    def seconds(self) -> Histogram:
+        """The series of how long its calls take; made by the first call that counts there, which those of streams do not."""
+        return RPC_SECONDS.labels(self.service, self.method)
+
+    def ended(self, code: str) -> Counter:
+        """The series of its calls that ended so."""
+        found = self._ended.get(code)
+        if found is None:
+            found = self._ended[code] = RPCS.labels(self.service, self.method, code)
+        return found
+
+
 @lru_cache(maxsize=512)
+def _of_method(path: str) -> _OfMethod:
+    return _OfMethod(*_labels(path))
+
+
 def _labels(path: str) -> tuple[str, str]:
     """Return service and method; of a method that nobody knows anything may stand in the path, so it gets one name."""
     service, _, method = path.strip("/").rpartition("/")

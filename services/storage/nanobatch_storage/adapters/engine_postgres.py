@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-from sqlalchemy import Dialect, Executable, Result, Row
+from psycopg.types.string import TextLoader
+from sqlalchemy import Dialect, Executable, Result, Row, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -43,6 +44,11 @@ def connection_arguments(url: URL) -> dict[str, Any]:
     limits = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
     own = url.query.get("options", "")
     return {**arguments, "options": f"{limits} {own if isinstance(own, str) else ' '.join(own)}".strip()}
+
+
+def _leave_ids_as_texts(connection: Any, _record: Any) -> None:
+    # As they come, and as everything here has them: the driver would make an object of each, for us to undo.
+    connection.driver_connection.adapters.register_loader("uuid", TextLoader)
 
 
 class PostgresConnection:
@@ -144,6 +150,7 @@ class PostgresEngine:
             # Reading needs no BEGIN and COMMIT, and holds no snapshot open between two statements; who writes begins himself.
             isolation_level="AUTOCOMMIT",
         )
+        event.listen(self._engine.sync_engine, "connect", _leave_ids_as_texts)
 
     @property
     def dialect(self) -> Dialect:
