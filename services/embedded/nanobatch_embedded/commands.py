@@ -45,6 +45,7 @@ def up(
     ] = None,
 ) -> None:
     """Run everything in one process on this machine: no login, no other program needed."""
+    from nanobatch_runtime import logs  # noqa: F401, I001  # first: it imports structlog as it should be
     from nanobatch_embedded.settings import EmbeddedSettings
 
     given = {"data_dir": data, "gateway": gateway}
@@ -56,6 +57,8 @@ def up(
 
 def serve(service: Annotated[Service, typer.Argument(help="Which service.")]) -> None:
     """Run one service as this process, set up by the environment (docs/operations.md)."""
+    from nanobatch_runtime import logs  # noqa: F401  # first: it imports structlog as it should be
+
     match service:
         case Service.GATEWAY:
             from nanobatch_gateway.main import main

@@ -8,7 +8,11 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any
 
-import structlog
+from nanobatch_runtime.imports import leaving_out
+
+# For tracebacks in colours, which no log of ours has: 4 MB with what it brings along. This must be the first to import it.
+with leaving_out("rich"):
+    import structlog
 
 _SECRET_FIELDS = re.compile(r"(api_?key|secret|token|authorization|password)", re.IGNORECASE)
 # Shapes of keys and of ways to carry one: Google (AIza..., AQ....), OpenAI and Stability (sk-...), our own tokens

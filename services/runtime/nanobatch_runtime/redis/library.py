@@ -7,13 +7,9 @@ there, it goes without.
 
 from __future__ import annotations
 
-import sys
+from nanobatch_runtime.imports import leaving_out
 
-_SDK = "opentelemetry.sdk.metrics"
-_is_loaded = _SDK in sys.modules
-if not _is_loaded:
-    sys.modules[_SDK] = None  # type: ignore[assignment]  # how an import is told that there is no such module
-try:
+with leaving_out("opentelemetry.sdk.metrics"):
     from redis.asyncio import BlockingConnectionPool, Redis
     from redis.asyncio.client import PubSub
     from redis.asyncio.connection import AbstractConnection, parse_url
@@ -21,9 +17,6 @@ try:
     from redis.backoff import NoBackoff
     from redis.exceptions import ConnectionError as RedisLostError
     from redis.exceptions import RedisError
-finally:
-    if not _is_loaded:
-        del sys.modules[_SDK]
 
 __all__ = [
     "AbstractConnection",
