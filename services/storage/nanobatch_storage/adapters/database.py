@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -18,14 +17,13 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Dialect, Executable, Result, Row, func, select
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from nanobatch_runtime.clock import Clock, SystemClock
 from nanobatch_runtime.errors import NanobatchError, UnavailableError
 from nanobatch_storage.adapters.engine_postgres import PostgresEngine
-from nanobatch_storage.adapters.engine_sqlite import SqliteEngine
 from nanobatch_storage.adapters.prepared import Parameters, Prepared
 from nanobatch_storage.errors import DiskFullError
 
@@ -34,6 +32,8 @@ T = TypeVar("T")
 _PATIENCE = timedelta(seconds=15)
 """How long a transaction is repeated."""
 _DISK_FULL = "53100"
+# SQLite's own numbers; its module is loaded only where there is such a file.
+_SQLITE_ERROR, _SQLITE_FULL = 1, 13
 # deadlock_detected, serialization_failure, lock_not_available
 _CLOCK = Prepared(select(func.clock_timestamp()))
 _REPEATABLE_SQLSTATES = {"40P01", "40001", "55P03"}
@@ -249,12 +249,19 @@ class Database:
 async def open_database(url: str, clock: Clock | None = None) -> AsyncIterator[Database]:
     """Open the database at a SQLAlchemy URL (``sqlite:///file`` or ``postgresql+psycopg://...``)."""
     parsed = make_url(url)
-    engine: SqlEngine = SqliteEngine(parsed) if parsed.get_backend_name() == "sqlite" else PostgresEngine(parsed)
-    database = Database(engine, clock)
+    database = Database(_engine(parsed), clock)
     try:
         yield database
     finally:
         await database.close()
+
+
+def _engine(url: URL) -> SqlEngine:
+    if url.get_backend_name() != "sqlite":
+        return PostgresEngine(url)
+    from nanobatch_storage.adapters.engine_sqlite import SqliteEngine  # noqa: PLC0415  # with SQLite itself: only where it is used
+
+    return SqliteEngine(url)
 
 
 def _is_repeatable(error: DBAPIError) -> bool:
@@ -265,7 +272,7 @@ def _is_repeatable(error: DBAPIError) -> bool:
 
 def _told(error: DBAPIError) -> NanobatchError | None:
     """Return what callers are told: the database is full or away; None where the error is a fault of ours."""
-    if getattr(error.orig, "sqlstate", None) == _DISK_FULL or _sqlite_code(error) == sqlite3.SQLITE_FULL:
+    if getattr(error.orig, "sqlstate", None) == _DISK_FULL or _sqlite_code(error) == _SQLITE_FULL:
         return DiskFullError("the database")
     return DatabaseUnavailableError() if _is_unavailable(error) else None
 
@@ -276,6 +283,6 @@ def _sqlite_code(error: DBAPIError) -> int | None:
 
 
 def _is_unavailable(error: DBAPIError) -> bool:
-    if _sqlite_code(error) == sqlite3.SQLITE_ERROR:
+    if _sqlite_code(error) == _SQLITE_ERROR:
         return False  # a statement that SQLite does not understand is a fault of ours, though the driver calls it operational
     return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)

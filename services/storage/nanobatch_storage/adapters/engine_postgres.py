@@ -12,10 +12,10 @@ from psycopg.types.string import TextLoader
 from sqlalchemy import Dialect, Executable, Result, Row, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import QueuePool
 
 from nanobatch_storage.adapters.prepared import Parameters, Prepared, raise_told
+from nanobatch_storage.adapters.sqlalchemy_async import AsyncConnection, create_async_engine
 
 _SETTINGS = {
     "statement_timeout": "15s",

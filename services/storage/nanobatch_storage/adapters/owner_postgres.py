@@ -16,12 +16,12 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from nanobatch_runtime.lifecycle import cancel
 from nanobatch_storage.adapters.database import DatabaseUnavailableError
 from nanobatch_storage.adapters.owner_flock import DatabaseInUseError
+from nanobatch_storage.adapters.sqlalchemy_async import AsyncConnection, AsyncEngine, create_async_engine
 
 _log = structlog.get_logger("nanobatch.storage")
 
