@@ -49,7 +49,7 @@ soak: .venv/.ready ## Faults on the real product, and a checker; SCENARIO=1,2 SE
 	@PYTHONPATH=tests $(PY) -m soak $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(SEED),--seed $(SEED)) $(if $(LONG),--long) $(if $(TWIN),--twin $(TWIN)) $(ARGS)
 
 bench: .venv/.ready ## Measure, as ratios against a bare script in the same run
-	@PYTHONPATH=tests $(PY) -m bench $(ARGS)
+	@PYTHONPATH=tests:scripts $(PY) -m bench $(ARGS)
 
 deploy-check: .venv/.ready ## Render every overlay, hold it against the schema and the code, evaluate the alerts
 	@scripts/deploy-check.sh

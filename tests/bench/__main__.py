@@ -19,7 +19,7 @@ from bench.hidden_quota import bench_hidden_quota
 from bench.page import bench_page
 from bench.rows import bench_rows
 from bench.schedule import makespan
-from bench.services import bench_services
+from bench.services import bench_prod, bench_services
 from bench.watchers import commit_times
 from nanobatch.gateway.v1 import execution_pb2
 from nanobatch.gateway.v1 import execution_service_pb2 as pb
@@ -211,6 +211,7 @@ BENCHES = {
     "hidden-quota": bench_hidden_quota,
     "page": bench_page,
     "services": bench_services,
+    "services-in-prod": bench_prod,
     "rows": bench_rows,
 }
 

@@ -11,9 +11,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import psutil
+import pytest
+from deploy.namespace import Namespace, namespace
 from postgres_server import private_postgres
 from processes import Cluster, cluster, command, free_port
 from redis_server import private_redis
+from s3_server import private_s3
 
 from nanobatch_runtime.diagnosis import Verdict, examine_service
 
@@ -40,6 +43,41 @@ async def bench_services(folder: Path, rounds: int) -> None:
             with cluster(place, **places) as services:
                 for name, figures in (await _measured(services, place)).items():
                     found.setdefault(name, []).append(figures)
+    _report(found)
+
+
+async def bench_prod(folder: Path, rounds: int) -> None:
+    """The same for the pods of the rendered overlay prod: an S3 store, tokens, metrics, and the schema made by its job."""
+    found: dict[str, list[Figures]] = {}
+    with private_postgres() as postgres, private_redis() as redis, private_s3() as objects:
+        for number in range(rounds):
+            place = folder / f"prod-{number}"
+            place.mkdir()
+            try:
+                with namespace(place, postgres, redis, objects) as pods:
+                    for name, figures in (await _measured_pods(pods)).items():
+                        found.setdefault(name, []).append(figures)
+            except pytest.skip.Exception as reason:  # what renders is not installed everywhere
+                print(f"  not measured: {reason}")
+                return
+    _report(found)
+
+
+async def _measured_pods(pods: Namespace) -> dict[str, Figures]:
+    if await asyncio.to_thread(pods.start("migrate").wait, 60):
+        raise _ended(pods.folder / "migrate.log")
+    started = {}
+    for name in ("storage", "generator", "gateway", "web"):
+        pod = f"{name}-1"
+        begun = time.monotonic()
+        process = pods.start(pod)
+        await _until(process, lambda pod=pod: pods.ready(pod), pods.folder / f"{pod}.log")
+        started[name] = (process, time.monotonic() - begun, _cpu(process))
+    await asyncio.sleep(_IDLE_SECONDS)
+    return {name: (wall, cpu, _resident(process)) for name, (process, wall, cpu) in started.items()}
+
+
+def _report(found: dict[str, list[Figures]]) -> None:
     for name, all_of_it in found.items():
         wall, cpu, memory = (statistics.median(column) for column in zip(*all_of_it, strict=True))
         print(f"  {name}: serves after {wall:.1f} s ({cpu:.1f} s of CPU), {memory:.0f} MB idle")
@@ -54,12 +92,8 @@ async def _measured(services: Cluster, folder: Path) -> dict[str, Figures]:
     started: dict[str, tuple[subprocess.Popen, float, float]] = {}
 
     async def start(name: str, process: subprocess.Popen, serves: Callable[[], Awaitable[bool]], begun: float) -> None:
-        while not await serves():
-            if process.poll() is not None:
-                raise SystemExit(f"{name} has ended: {services.log(name)}")
-            await asyncio.sleep(0.02)
-        used = psutil.Process(process.pid).cpu_times()
-        started[name] = (process, time.monotonic() - begun, used.user + used.system)
+        await _until(process, serves, folder / f"{name.partition(' ')[0]}.log")
+        started[name] = (process, time.monotonic() - begun, _cpu(process))
 
     # One after the other: what starts beside another takes its time.
     begun = time.monotonic()
@@ -84,6 +118,22 @@ async def _measured(services: Cluster, folder: Path) -> dict[str, Figures]:
             name: (wall, cpu, migrated if process is first else _resident(process))
             for name, (process, wall, cpu) in started.items()
         }
+
+
+async def _until(process: subprocess.Popen, serves: Callable[[], Awaitable[bool]], log: Path) -> None:
+    while not await serves():
+        if process.poll() is not None:
+            raise _ended(log)
+        await asyncio.sleep(0.02)
+
+
+def _ended(log: Path) -> SystemExit:
+    return SystemExit(f"A service has ended: {log.read_text() if log.exists() else log.name}")
+
+
+def _cpu(process: subprocess.Popen) -> float:
+    used = psutil.Process(process.pid).cpu_times()
+    return used.user + used.system
 
 
 def _resident(process: subprocess.Popen) -> float:
