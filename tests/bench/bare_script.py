@@ -37,7 +37,8 @@ async def main() -> None:
         def keep(number: int, data: bytes) -> None:
             path = arguments.folder / f"{number:03}.png"
             path.write_bytes(data)
-            work.check(path, path.with_suffix(".webp"), limits)
+            thumbnail = work.check(path, limits, thumbnail=True).thumbnail
+            path.with_suffix(".webp").write_bytes(thumbnail.data)
 
         async def one(number: int) -> None:
             async with slots:

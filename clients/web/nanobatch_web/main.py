@@ -46,7 +46,7 @@ def main(argv: Sequence[str] = ()) -> int:
 
 def run(settings: WebSettings, inherited: int | None = None) -> int:
     """Serve until SIGTERM or SIGINT and return 0; 1 where it cannot listen, with the reason in the log."""
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, for_good=True)
     try:
         listening = _listen(settings.listen) if inherited is None else socket.socket(fileno=inherited)
     except OSError as error:

@@ -111,7 +111,7 @@ async def _serve(settings: EmbeddedSettings) -> None:
 
 def run(settings: EmbeddedSettings) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code: 0, or 1 with a sentence why it cannot serve."""
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, for_good=True)
     reasons: list[BaseException] = []
     try:
         uvloop.run(_serve(settings))

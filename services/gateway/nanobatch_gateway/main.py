@@ -31,7 +31,7 @@ def main() -> int:
 
 def run(settings: GatewaySettings) -> int:
     """Serve until SIGTERM or SIGINT, drain, and return 0; 1 where it cannot serve, with the reason in the log."""
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, for_good=True)
     return uvloop.run(_serve(settings))
 
 

@@ -264,15 +264,17 @@ class CheckedPicture:
 
     master: PictureFacts
     thumbnail: PictureFacts
+    thumbnail_data: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class PictureFile:
-    """A checked picture on disk, ready to be handed over."""
+class FinishedPicture:
+    """A checked picture, ready to be handed over."""
 
     id: str
     kind: PictureKind
-    path: Path
+    source: Path | bytes
+    """Where its bytes lie, or themselves where they are few."""
     facts: PictureFacts
 
 
@@ -282,7 +284,7 @@ class Completion:
 
     ref: LeaseRef
     attempt_id: str
-    pictures: tuple[PictureFile, ...]
+    pictures: tuple[FinishedPicture, ...]
     usage: Usage
     processing_time: timedelta
     response_id: str = ""

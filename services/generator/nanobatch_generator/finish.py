@@ -9,12 +9,12 @@ from nanobatch_generator.domain import (
     Completion,
     Failure,
     FailureClass,
+    FinishedPicture,
     LeaseLostError,
-    PictureFile,
     PictureKind,
     PictureRejectedError,
 )
-from nanobatch_generator.patience import patiently, pause, with_room
+from nanobatch_generator.patience import patiently, pause
 from nanobatch_generator.ports import LeaseSource, Pictures, Sink
 from nanobatch_generator.spool import Spool, SpoolEntry
 from nanobatch_runtime.errors import Kind, RemoteError
@@ -71,13 +71,13 @@ class Finish:
             await pause(refusals)
 
     async def _checked(self, entry: SpoolEntry) -> Completion:
-        checked = await with_room(lambda: self._pictures.check(entry.master, entry.thumbnail))
+        checked = await self._pictures.check(entry.master)
         failpoint("decoded")
         pictures = tuple(
-            PictureFile(derived_id(entry.attempt_id, kind.name.lower()), kind, path, facts)
-            for kind, path, facts in (
+            FinishedPicture(derived_id(entry.attempt_id, kind.name.lower()), kind, source, facts)
+            for kind, source, facts in (
                 (PictureKind.MASTER, entry.master, checked.master),
-                (PictureKind.THUMBNAIL, entry.thumbnail, checked.thumbnail),
+                (PictureKind.THUMBNAIL, checked.thumbnail_data, checked.thumbnail),
             )
         )
         return Completion(

@@ -39,7 +39,7 @@ async def serve(settings: GeneratorSettings) -> None:
 
 def run(settings: GeneratorSettings) -> int:
     """Run one generator as this process and return its exit code: 0 after a drain, 1 where it could not go on."""
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, for_good=True)
     try:
         uvloop.run(serve(settings))
     except NanobatchError as error:

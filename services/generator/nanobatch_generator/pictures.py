@@ -18,7 +18,7 @@ _TRIES = 4
 class Checker(Protocol):
     """What is used of :class:`nanobatch_runtime.pictures.PictureChecker`."""
 
-    async def check(self, path: Path, *, thumbnail: Path | None = None) -> pictures.Checked:
+    async def check(self, path: Path, *, thumbnail: bool = False) -> pictures.Checked:
         """Decode and shrink in a child. Raises PictureError, PictureCheckerUnavailableError."""
         ...
 
@@ -30,24 +30,24 @@ class CheckedPictures:
         """``checker`` belongs to the caller."""
         self._checker = checker
 
-    async def check(self, path: Path, thumbnail: Path) -> CheckedPicture:
+    async def check(self, path: Path) -> CheckedPicture:
         """See the port. Raises TimeoutError or PictureCheckerUnavailableError where no child can be had."""
         try:
             async with asyncio.timeout(_CHECK_SECONDS):
-                checked = await self._check(path, thumbnail)
+                checked = await self._check(path)
         except pictures.PictureError as error:
             raise PictureRejectedError(
                 error.reason, f"The provider's picture cannot be used: {error.message}"
             ) from error
         if checked.thumbnail is None:
             raise RuntimeError("the checker made no thumbnail")
-        return CheckedPicture(_facts(checked.facts), _facts(checked.thumbnail))
+        return CheckedPicture(_facts(checked.facts), _facts(checked.thumbnail.facts), checked.thumbnail.data)
 
-    async def _check(self, path: Path, thumbnail: Path) -> pictures.Checked:
+    async def _check(self, path: Path) -> pictures.Checked:
         tries = 1
         while True:
             try:
-                return await self._checker.check(path, thumbnail=thumbnail)
+                return await self._checker.check(path, thumbnail=True)
             except pictures.PictureCheckerUnavailableError:
                 if tries == _TRIES:
                     raise

@@ -151,8 +151,8 @@ class Images(Protocol):
 class Pictures(Protocol):
     """Says whether bytes are a picture, apart from the event loop and under limits."""
 
-    async def check(self, path: Path, thumbnail: Path) -> CheckedPicture:
-        """Decode ``path`` whole and write its thumbnail. Raises PictureRejectedError; anything else is our own fault."""
+    async def check(self, path: Path) -> CheckedPicture:
+        """Decode ``path`` whole and make its thumbnail. Raises PictureRejectedError; anything else is our own fault."""
         ...
 
 

@@ -28,7 +28,6 @@ _log = structlog.get_logger("nanobatch.spool")
 
 _LOCK = "lock"
 _MASTER = ".master"
-_THUMBNAIL = ".thumbnail"
 _RECORD = ".json"
 
 
@@ -48,11 +47,6 @@ class SpoolEntry:
     def master(self) -> Path:
         """The provider's bytes."""
         return self.folder / f"{self.attempt_id}{_MASTER}"
-
-    @property
-    def thumbnail(self) -> Path:
-        """Where the thumbnail belongs."""
-        return self.folder / f"{self.attempt_id}{_THUMBNAIL}"
 
     @property
     def record(self) -> Path:
@@ -124,6 +118,7 @@ class Spool:
 
     def close(self) -> None:
         """Unlock; folders without entries are removed, others stay for the next start."""
+        self._files.close()
         for folder, lock in self._locks.items():
             if not any(folder.glob(f"*{_RECORD}")):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -152,7 +147,7 @@ class Spool:
             raise
 
     def _remove(self, entry: SpoolEntry) -> None:
-        for path in (entry.record, entry.master, entry.thumbnail):
+        for path in (entry.record, entry.master):
             if entry.folder == self.folder:
                 self._files.remove(path)
             else:

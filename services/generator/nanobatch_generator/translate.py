@@ -15,12 +15,12 @@ from nanobatch_generator.domain import (
     Completion,
     Estimate,
     Failure,
+    FinishedPicture,
     Latency,
     Lease,
     LeasedCredential,
     LeaseRef,
     OpenJob,
-    PictureFile,
     Update,
     Usage,
     Viewer,
@@ -126,7 +126,7 @@ def header_to_proto(completion: Completion) -> lease_service_pb2.CompletionHeade
     )
 
 
-def _image(picture: PictureFile) -> lease_service_pb2.NewImage:
+def _image(picture: FinishedPicture) -> lease_service_pb2.NewImage:
     return lease_service_pb2.NewImage(
         id=picture.id,
         kind=image_pb2.ImageKind.Value(f"IMAGE_KIND_{picture.kind.name}"),

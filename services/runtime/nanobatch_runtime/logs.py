@@ -38,8 +38,11 @@ def _redact_event(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> 
     return event
 
 
-def configure(level: str = "info", *, json: bool | None = None) -> None:
-    """Set up logging for a process: readable on a terminal, JSON elsewhere (``json`` decides where given)."""
+def configure(level: str = "info", *, json: bool | None = None, for_good: bool = False) -> None:
+    """Set up logging for a process: readable on a terminal, JSON elsewhere (``json`` decides where given).
+
+    ``for_good``: nobody sets it up anew. Loggers are made once then, and a line that is not wanted costs next to nothing.
+    """
     as_json = not sys.stderr.isatty() if json is None else json
     renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(pad_event_to=24)
     structlog.configure(
@@ -53,7 +56,7 @@ def configure(level: str = "info", *, json: bool | None = None) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper(), logging.INFO)),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
+        cache_logger_on_first_use=for_good,
     )
     # Libraries' own lines may hold addresses with keys or prompts: warnings and worse only.
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")

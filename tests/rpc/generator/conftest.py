@@ -431,15 +431,14 @@ class ScriptedProvider:
 class QuickPictures:
     """Takes whatever begins with PICTURE; the real checker is tested with a real picture elsewhere."""
 
-    async def check(self, path: Path, thumbnail: Path) -> CheckedPicture:
-        return self._check(path, thumbnail)
+    async def check(self, path: Path) -> CheckedPicture:
+        return self._check(path)
 
-    def _check(self, path: Path, thumbnail: Path) -> CheckedPicture:
+    def _check(self, path: Path) -> CheckedPicture:
         data = path.read_bytes()
         if not data.startswith(b"PICTURE"):
             raise PictureRejectedError("PICTURE_DAMAGED", "The picture is damaged.")
-        thumbnail.write_bytes(b"THUMBNAIL")
-        return CheckedPicture(_facts("image/png", data), _facts("image/webp", b"THUMBNAIL"))
+        return CheckedPicture(_facts("image/png", data), _facts("image/webp", b"THUMBNAIL"), b"THUMBNAIL")
 
 
 def _facts(mime_type: str, data: bytes) -> PictureFacts:

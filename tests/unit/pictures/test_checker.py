@@ -56,10 +56,10 @@ def endless(tmp_path) -> Path:
     return tmp_path / "endless"
 
 
-async def hanging(checker: PictureChecker, endless: Path, **options: Path) -> tuple[asyncio.Task[object], list[int]]:
+async def hanging(checker, endless, out=None) -> tuple[asyncio.Task[object], list[int]]:
     """Start a check that hangs, and return when a child is in the middle of it; with the children that are up."""
     pids = await children_up(checker, len(checker._slots))
-    task = asyncio.create_task(checker.check(endless, **options))
+    task = asyncio.create_task(checker.check(endless) if out is None else checker.prepare_upload(endless, out))
 
     def is_being_read() -> bool:
         try:
@@ -77,12 +77,12 @@ async def hanging(checker: PictureChecker, endless: Path, **options: Path) -> tu
 
 async def test_a_picture_is_checked_and_shrunk_in_a_child(good, tmp_path):
     async with PictureChecker() as checker:
-        checked = await checker.check(good, thumbnail=tmp_path / "thumbnail")
+        checked = await checker.check(good, thumbnail=True)
 
     assert (checked.facts.mime_type, checked.facts.width, checked.facts.height) == ("image/png", 640, 320)
     assert checked.thumbnail is not None
-    assert (checked.thumbnail.mime_type, checked.thumbnail.width) == ("image/webp", 256)
-    assert (tmp_path / "thumbnail").stat().st_size == checked.thumbnail.size_bytes
+    assert (checked.thumbnail.facts.mime_type, checked.thumbnail.facts.width) == ("image/webp", 256)
+    assert len(checked.thumbnail.data) == checked.thumbnail.facts.size_bytes
 
 
 async def test_an_upload_is_prepared_in_a_child(good, tmp_path):
@@ -149,7 +149,7 @@ async def test_a_picture_just_under_the_ceiling_passes_within_all_limits(write, 
         for kind in ("PNG", "JPEG", "WEBP"):
             fast = {"PNG": {"compress_level": 1}, "WEBP": {"method": 0}}.get(kind, {})
             path = write(encoded(Image.new("RGB", (6_000, 4_000), (9, 99, 200)), kind, **fast), kind)
-            assert (await checker.check(path, thumbnail=tmp_path / "thumbnail")).facts.width == 6_000
+            assert (await checker.check(path, thumbnail=True)).facts.width == 6_000
 
 
 async def test_a_child_that_hangs_is_killed_at_the_limit_and_disturbs_nobody(good, endless):
@@ -178,9 +178,9 @@ async def test_a_child_whose_parent_forgets_it_ends_itself_at_the_limit(endless,
 
 
 async def test_a_child_killed_in_the_middle_fails_its_picture_and_no_other(good, endless, tmp_path):
-    out = tmp_path / "thumbnail"
+    out = tmp_path / "out"
     async with PictureChecker(max_workers=1) as checker:
-        task, (pid,) = await hanging(checker, endless, thumbnail=out)
+        task, (pid,) = await hanging(checker, endless, out)
         part_of(out).write_bytes(b"half")
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(PictureCheckFailedError) as caught:
@@ -199,9 +199,9 @@ async def test_a_child_killed_while_idle_is_replaced_without_a_word(good):
 
 
 async def test_a_cancelled_wait_kills_its_child_and_cleans_up(good, endless, tmp_path):
-    out = tmp_path / "thumbnail"
+    out = tmp_path / "out"
     async with PictureChecker(max_workers=1) as checker:
-        task, (pid,) = await hanging(checker, endless, thumbnail=out)
+        task, (pid,) = await hanging(checker, endless, out)
         part_of(out).write_bytes(b"half")
         waiting = asyncio.create_task(checker.check(good))
         given_up = asyncio.create_task(checker.check(good))

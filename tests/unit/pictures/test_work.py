@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import struct
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def camera_data(orientation: int) -> Image.Exif:
 def test_the_format_is_told_by_content_and_not_by_name(write, kind, mime_type, extension):
     data = encoded(noise(80, 48), kind)
 
-    facts = work.check(write(data, "wrong.gif"), None, LIMITS).facts
+    facts = work.check(write(data, "wrong.gif"), LIMITS).facts
 
     assert (facts.mime_type, facts.extension) == (mime_type, extension)
     assert (facts.width, facts.height) == (80, 48)
@@ -57,18 +58,18 @@ def test_every_mode_of_png_is_taken_and_shrunk(write, tmp_path, mode):
     picture = noise(700, 350, "L") if mode == "I;16" else noise(700, 350, "RGBA").convert(mode)
     data = encoded(picture.convert("I").convert("I;16") if mode == "I;16" else picture, "PNG")
 
-    checked = work.check(write(data), tmp_path / "thumbnail", LIMITS)
+    checked = work.check(write(data), LIMITS, thumbnail=True)
 
     assert checked.thumbnail is not None
-    assert (checked.thumbnail.width, checked.thumbnail.height) == (256, 128)
+    assert (checked.thumbnail.facts.width, checked.thumbnail.facts.height) == (256, 128)
 
 
 def test_cmyk_is_taken_and_its_thumbnail_is_in_colours_for_screens(write, tmp_path):
     data = encoded(Image.new("CMYK", (600, 300), (0, 255, 255, 0)), "JPEG")
 
-    work.check(write(data), tmp_path / "thumbnail", LIMITS)
+    checked = work.check(write(data), LIMITS, thumbnail=True)
 
-    with Image.open(tmp_path / "thumbnail") as thumbnail:
+    with Image.open(BytesIO(checked.thumbnail.data)) as thumbnail:
         red, green, blue = thumbnail.convert("RGB").getpixel((100, 100))
     assert red > 200
     assert max(green, blue) < 60
@@ -93,7 +94,7 @@ def test_cmyk_is_taken_and_its_thumbnail_is_in_colours_for_screens(write, tmp_pa
 )
 def test_other_files_are_refused_by_what_they_are(write, name, data, word):
     with pytest.raises(NotAPictureError, match=word) as caught:
-        work.check(write(data, name), None, LIMITS)
+        work.check(write(data, name), LIMITS)
     assert caught.value.reason == "NOT_A_PICTURE"
 
 
@@ -103,13 +104,13 @@ def test_a_picture_that_is_cut_off_is_damaged(write, kind, percent):
     data = encoded(noise(400, 300), kind)
 
     with pytest.raises(PictureDamagedError):
-        work.check(write(data[: int(len(data) * percent / 100)]), None, LIMITS)
+        work.check(write(data[: int(len(data) * percent / 100)]), LIMITS)
 
 
 @pytest.mark.parametrize(("kind", "missing"), [("PNG", 12), ("PNG", 1), ("JPEG", 2), ("JPEG", 1), ("WEBP", 1)])
 def test_a_picture_that_lacks_only_its_end_is_damaged(write, kind, missing):
     with pytest.raises(PictureDamagedError):
-        work.check(write(encoded(noise(400, 300), kind)[:-missing]), None, LIMITS)
+        work.check(write(encoded(noise(400, 300), kind)[:-missing]), LIMITS)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
@@ -121,9 +122,9 @@ def test_flipped_bits_end_in_facts_or_in_a_picture_error(write, tmp_path, kind):
         for _ in range(dice.randint(1, 8)):
             broken[dice.randrange(len(broken))] ^= 1 << dice.randrange(8)
         path = write(bytes(broken))
-        for do in (work.check, work.prepare_upload):
+        for do in (partial(work.check, path, thumbnail=True), partial(work.prepare_upload, path, tmp_path / "out")):
             try:
-                do(path, tmp_path / "out", LIMITS)
+                do(limits=LIMITS)
             except PictureError as error:
                 assert error.message.endswith(".")  # noqa: PT017 - not raising is fine, too
 
@@ -132,7 +133,7 @@ def test_pixels_of_a_png_that_do_not_fit_their_checksum_are_damaged(write):
     data = bytearray(encoded(noise(160, 120), "PNG"))
     data[-14] ^= 1  # in the checksum of the pixels, which the decoder itself skips
     with pytest.raises(PictureDamagedError):
-        work.check(write(bytes(data)), None, LIMITS)
+        work.check(write(bytes(data)), LIMITS)
 
 
 def test_too_many_pixels_are_refused_by_the_header_alone(write):
@@ -141,9 +142,9 @@ def test_too_many_pixels_are_refused_by_the_header_alone(write):
     cut = bomb[:60]  # nothing behind the header is needed to refuse it, except that the file is whole
 
     with pytest.raises(PictureTooLargeError, match=r"20000 x 8850 pixels; at most 24 megapixels"):
-        work.check(write(bomb), None, LIMITS)
+        work.check(write(bomb), LIMITS)
     with pytest.raises(PictureDamagedError):
-        work.check(write(cut), None, LIMITS)
+        work.check(write(cut), LIMITS)
 
 
 @pytest.mark.parametrize("size", [(16_383, 16_383), (16_383, 1_500)])
@@ -155,26 +156,26 @@ def test_a_webp_that_claims_many_pixels_is_refused_before_a_decoder_is_made(writ
     data = b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
 
     with pytest.raises(PictureTooLargeError):
-        work.check(write(data), None, LIMITS)
+        work.check(write(data), LIMITS)
 
 
 @pytest.mark.parametrize("size", [(6_000, 4_000), (1, 65_535)])
 def test_a_picture_at_the_ceiling_passes(write, tmp_path, size):
-    checked = work.check(write(flat_png(*size)), tmp_path / "thumbnail", LIMITS)
+    checked = work.check(write(flat_png(*size)), LIMITS, thumbnail=True)
 
     assert (checked.facts.width, checked.facts.height) == size
     assert checked.thumbnail is not None
-    assert max(checked.thumbnail.width, checked.thumbnail.height) == 256
+    assert max(checked.thumbnail.facts.width, checked.thumbnail.facts.height) == 256
 
 
 def test_a_size_of_nothing_is_damaged(write):
     with pytest.raises(PictureDamagedError):
-        work.check(write(flat_png(0, 10)), None, LIMITS)
+        work.check(write(flat_png(0, 10)), LIMITS)
 
 
 def test_a_file_over_the_byte_ceiling_is_refused_unread(write):
     with pytest.raises(PictureTooLargeError, match="larger than 10 MiB"):
-        work.check(write(bytes(10 * 1024 * 1024 + 1)), None, PictureLimits(max_bytes=10 * 1024 * 1024))
+        work.check(write(bytes(10 * 1024 * 1024 + 1)), PictureLimits(max_bytes=10 * 1024 * 1024))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
@@ -183,7 +184,7 @@ def test_animated_pictures_are_refused_however_many_frames(write, kind):
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
 
     with pytest.raises(PictureAnimatedError, match="only still pictures"):
-        work.check(write(data), None, LIMITS)
+        work.check(write(data), LIMITS)
 
 
 def test_a_frame_count_of_ten_thousand_is_refused_without_decoding_a_frame(write, monkeypatch):
@@ -194,7 +195,7 @@ def test_a_frame_count_of_ten_thousand_is_refused_without_decoding_a_frame(write
     body = struct.pack(">II", 10_000, 0)
 
     with pytest.raises(PictureAnimatedError):
-        work.check(write(data[: at + 8] + body + data[at + 16 :]), None, LIMITS)
+        work.check(write(data[: at + 8] + body + data[at + 16 :]), LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -205,26 +206,26 @@ def test_a_thumbnail_is_a_webp_of_the_same_shape(write, tmp_path, size, small):
     path = write(encoded(noise(*size), "PNG"))
     before = path.read_bytes()
 
-    checked = work.check(path, tmp_path / "thumbnail", LIMITS)
+    checked = work.check(path, LIMITS, thumbnail=True)
 
-    data = (tmp_path / "thumbnail").read_bytes()
     assert checked.thumbnail is not None
-    assert checked.thumbnail.sha256 == hashlib.sha256(data).hexdigest()
-    assert (checked.thumbnail.width, checked.thumbnail.height) == small
+    data = checked.thumbnail.data
+    assert checked.thumbnail.facts.sha256 == hashlib.sha256(data).hexdigest()
+    assert (checked.thumbnail.facts.width, checked.thumbnail.facts.height) == small
     with Image.open(BytesIO(data)) as thumbnail:
         assert (thumbnail.format, thumbnail.size) == ("WEBP", small)
     assert path.read_bytes() == before
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["picture", "thumbnail"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["picture"]
 
 
 def test_a_thumbnail_keeps_holes_and_stands_upright_without_camera_data(write, tmp_path):
     picture = Image.new("RGBA", (800, 400), (255, 0, 0, 255))
     picture.paste((0, 0, 0, 0), (0, 0, 400, 400))
 
-    checked = work.check(write(encoded(picture, "PNG", exif=camera_data(6))), tmp_path / "thumbnail", LIMITS)
+    checked = work.check(write(encoded(picture, "PNG", exif=camera_data(6))), LIMITS, thumbnail=True)
 
     assert (checked.facts.width, checked.facts.height) == (800, 400)
-    with Image.open(tmp_path / "thumbnail") as thumbnail:
+    with Image.open(BytesIO(checked.thumbnail.data)) as thumbnail:
         assert thumbnail.size == (128, 256)
         assert thumbnail.getpixel((64, 20))[3] == 0
         assert thumbnail.getpixel((64, 235))[3] == 255
@@ -307,16 +308,16 @@ def test_camera_data_that_is_broken_costs_nothing_but_itself(write, tmp_path):
     data = encoded(noise(60, 40), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff broken")
 
     assert work.prepare_upload(write(data), tmp_path / "out", LIMITS).width == 60
-    assert work.check(write(data), tmp_path / "thumbnail", LIMITS).thumbnail is not None
+    assert work.check(write(data), LIMITS, thumbnail=True).thumbnail is not None
 
 
 def test_a_failed_write_leaves_nothing_behind(write, tmp_path):
     path = write(encoded(noise(60, 40), "PNG"))
     with pytest.raises(OSError, match="No such file"):
-        work.check(path, tmp_path / "nowhere" / "thumbnail", LIMITS)
+        work.prepare_upload(path, tmp_path / "nowhere" / "out", LIMITS)
     assert [file.name for file in tmp_path.iterdir()] == ["picture"]
 
 
 def test_a_missing_file_is_no_fault_of_a_picture(tmp_path: Path):
     with pytest.raises(FileNotFoundError):
-        work.check(tmp_path / "nothing", None, LIMITS)
+        work.check(tmp_path / "nothing", LIMITS)

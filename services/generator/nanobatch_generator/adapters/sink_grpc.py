@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Generator, Sequence
 from itertools import islice
-from pathlib import Path
 
 import grpc
 
 from nanobatch.storage.v1 import lease_service_pb2 as pb
 from nanobatch.storage.v1.lease_service_pb2_grpc import LeaseServiceStub
 from nanobatch_generator.adapters.errors_grpc import answer
-from nanobatch_generator.domain import Completion, StorageDownError
+from nanobatch_generator.domain import Completion, FinishedPicture, StorageDownError
 from nanobatch_generator.translate import header_to_proto, state_name
 from nanobatch_runtime.rpc.options import CHUNK_BYTES
 
@@ -50,7 +50,7 @@ class _Upload:
 
     async def messages(self) -> AsyncIterator[pb.CompleteResultRequest]:
         yield pb.CompleteResultRequest(header=header_to_proto(self._completion))
-        chunks = _chunks([picture.path for picture in self._completion.pictures])
+        chunks = _chunks(self._completion.pictures)
         try:
             while True:
                 read = await asyncio.to_thread(lambda: list(islice(chunks, _CHUNKS_A_TRIP)))
@@ -65,15 +65,33 @@ class _Upload:
             chunks.close()
 
 
-def _chunks(paths: Sequence[Path]) -> Generator[bytes]:
-    """Iterate over all files as one, a chunk at a time: small ones share it."""
+def _chunks(pictures: Sequence[FinishedPicture]) -> Generator[bytes]:
+    """Iterate over the bytes of all pictures as of one, a chunk at a time: small ones share it."""
     chunk = b""
-    for path in paths:
-        with path.open("rb", buffering=0) as file:
-            while piece := file.read(CHUNK_BYTES - len(chunk)):
-                chunk = chunk + piece if chunk else piece
-                if len(chunk) == CHUNK_BYTES:
-                    yield chunk
-                    chunk = b""
+    for picture in pictures:
+        for piece in _pieces(picture, CHUNK_BYTES - len(chunk)):
+            chunk = chunk + piece if chunk else piece
+            if len(chunk) == CHUNK_BYTES:
+                yield chunk
+                chunk = b""
     if chunk:
         yield chunk
+
+
+def _pieces(picture: FinishedPicture, first: int) -> Generator[bytes]:
+    """Iterate over the bytes of a picture: at most ``first`` of them, then a chunk at a time."""
+    if isinstance(picture.source, bytes):
+        yield picture.source[:first]
+        for start in range(first, len(picture.source), CHUNK_BYTES):
+            yield picture.source[start : start + CHUNK_BYTES]
+        return
+    left, most = picture.facts.size_bytes, first
+    handle = os.open(picture.source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # Its size is known: every step of a file's way has to wait for the interpreter's lock.
+        while left > 0 and (piece := os.read(handle, min(left, most))):
+            left -= len(piece)
+            most = most - len(piece) or CHUNK_BYTES
+            yield piece
+    finally:
+        os.close(handle)

@@ -1,6 +1,6 @@
 """Pictures nobody trusts: what came from a provider or a user is decoded in a child process, never in this one.
 
-``async with PictureChecker() as checker: checked = await checker.check(path, thumbnail=...)``; the same work without
+``async with PictureChecker() as checker: checked = await checker.check(path, thumbnail=True)``; the same work without
 a child, for benchmarks, is in :mod:`nanobatch_runtime.pictures.work`.
 """
 
@@ -17,7 +17,7 @@ from nanobatch_runtime.pictures.errors import (
     PictureError,
     PictureTooLargeError,
 )
-from nanobatch_runtime.pictures.facts import Checked, PictureFacts, PictureLimits
+from nanobatch_runtime.pictures.facts import Checked, PictureFacts, PictureLimits, Thumbnail
 
 if TYPE_CHECKING:
     from nanobatch_runtime.pictures.checker import PictureChecker
@@ -34,6 +34,7 @@ __all__ = [
     "PictureFacts",
     "PictureLimits",
     "PictureTooLargeError",
+    "Thumbnail",
 ]
 
 

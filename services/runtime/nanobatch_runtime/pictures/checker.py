@@ -14,6 +14,7 @@ rather than a worker of a process pool, because of what the pools do:
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,7 @@ from nanobatch_runtime.pictures.errors import (
     PictureCheckFailedError,
     PictureError,
 )
-from nanobatch_runtime.pictures.facts import Checked, PictureFacts, PictureLimits
+from nanobatch_runtime.pictures.facts import Checked, PictureFacts, PictureLimits, Thumbnail
 from nanobatch_runtime.pictures.files import part_of
 from nanobatch_runtime.pictures.worker import Worker, WorkerGoneError
 
@@ -84,25 +85,26 @@ class PictureChecker:
         """Process ids of the children that are up, for metrics and tests."""
         return [slot.worker.pid for slot in self._slots if slot.worker is not None]
 
-    async def check(self, path: Path, *, thumbnail: Path | None = None) -> Checked:
-        """Decode the whole file at ``path`` and write its thumbnail (WebP, long edge at most 256 pixels) by the way.
+    async def check(self, path: Path, *, thumbnail: bool = False) -> Checked:
+        """Decode the whole file at ``path``, and make its thumbnail by the way where one is wanted.
 
-        The file is not touched. Raises a PictureError that says what is wrong with it, OSError where a file cannot be
-        read or written, PictureCheckerUnavailableError where no child can be had; then there is no thumbnail.
+        The file is not touched. Raises a PictureError that says what is wrong with it, OSError where it cannot be read,
+        PictureCheckerUnavailableError where no child can be had.
         """
-        return await self._run("check", path, thumbnail)
+        return await self._run("check", path, thumbnail=thumbnail)
 
     async def prepare_upload(self, path: Path, out_path: Path) -> PictureFacts:
         """Write to ``out_path`` what may be stored of a user's file: upright, and nothing but pixels and colours.
 
-        A file that is so already is written as it is. The facts are those of ``out_path``. Raises as :meth:`check`.
+        A file that is so already is written as it is. The facts are those of ``out_path``. Raises as :meth:`check`, and
+        OSError where it cannot be written; then there is no such file.
         """
-        return (await self._run("prepare_upload", path, out_path)).facts
+        return (await self._run("prepare_upload", path, out=out_path)).facts
 
-    async def _run(self, verb: str, path: Path, out: Path | None) -> Checked:
+    async def _run(self, verb: str, path: Path, *, out: Path | None = None, thumbnail: bool = False) -> Checked:
         if not self._open:
             raise _ending()
-        task = self._task(verb, path, out)
+        task = {**self._task(verb, path, out), "thumbnail": thumbnail}
         slot = await self._free.get()
         try:
             answer = await slot.run(task, out)
@@ -112,8 +114,9 @@ class PictureChecker:
             raise OSError(answer["errno"], answer["message"], answer["path"])
         if "error" in answer:
             raise REASONS.get(answer["error"], PictureError)(answer["message"])
-        thumbnail = answer["thumbnail"] and PictureFacts(**answer["thumbnail"])
-        return Checked(PictureFacts(**answer["facts"]), thumbnail)
+        small = answer["thumbnail"]
+        made = small and Thumbnail(base64.b64decode(small["data"]), PictureFacts(**small["facts"]))
+        return Checked(PictureFacts(**answer["facts"]), made)
 
     def _task(self, verb: str, path: Path, out: Path | None) -> dict[str, Any]:
         return {

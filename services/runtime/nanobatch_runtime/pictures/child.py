@@ -1,11 +1,12 @@
 """The child: ``python -m nanobatch_runtime.pictures.child PARENT_PID MEMORY_BYTES SECONDS``.
 
 One line of JSON in, two out: ``{}`` when a task was taken up, then its answer. Pictures never go through the pipes,
-only paths do. It ends when its input ends, so also when its parent is gone.
+only paths and thumbnails do. It ends when its input ends, so also when its parent is gone.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -17,28 +18,29 @@ from typing import Any, TextIO
 
 from nanobatch_runtime import child
 from nanobatch_runtime.pictures.errors import PictureError
-from nanobatch_runtime.pictures.facts import PictureLimits
+from nanobatch_runtime.pictures.facts import PictureLimits, Thumbnail
 
 _GRACE_SECONDS = 1.0
 
 
 def _answer(work: ModuleType, task: dict[str, Any]) -> dict[str, Any]:
     limits = PictureLimits(max_bytes=task["max_bytes"], max_pixels=task["max_pixels"])
-    path, out = Path(task["path"]), task["out"] and Path(task["out"])
+    path = Path(task["path"])
     try:
         if task["do"] == "check":
-            checked = work.check(path, out, limits)
-            return {
-                "facts": asdict(checked.facts),
-                "thumbnail": checked.thumbnail and asdict(checked.thumbnail),
-            }
-        return {"facts": asdict(work.prepare_upload(path, out, limits)), "thumbnail": None}
+            checked = work.check(path, limits, thumbnail=task["thumbnail"])
+            return {"facts": asdict(checked.facts), "thumbnail": checked.thumbnail and _told(checked.thumbnail)}
+        return {"facts": asdict(work.prepare_upload(path, Path(task["out"]), limits)), "thumbnail": None}
     except PictureError as error:
         return {"error": error.reason, "message": error.message}
     except MemoryError:
         return {"error": "MEMORY"}
     except OSError as error:  # a path of ours: no such file, disk full
         return {"errno": error.errno, "message": error.strerror, "path": str(error.filename or path)}
+
+
+def _told(thumbnail: Thumbnail) -> dict[str, Any]:
+    return {"data": base64.b64encode(thumbnail.data).decode(), "facts": asdict(thumbnail.facts)}
 
 
 def _say(answers: TextIO, answer: dict[str, Any]) -> None:

@@ -40,9 +40,17 @@ class PictureFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A small copy of a picture: WebP, the longer edge at most 256 pixels, some kilobytes."""
+
+    data: bytes
+    facts: PictureFacts
+
+
+@dataclass(frozen=True, slots=True)
 class Checked:
     """What a check found."""
 
     facts: PictureFacts
-    thumbnail: PictureFacts | None = None
-    """Facts of the thumbnail, where one was asked for."""
+    thumbnail: Thumbnail | None = None
+    """Where one was asked for."""

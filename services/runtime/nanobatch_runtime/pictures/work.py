@@ -24,7 +24,7 @@ from nanobatch_runtime.pictures.errors import (
     PictureError,
     PictureTooLargeError,
 )
-from nanobatch_runtime.pictures.facts import MEBIBYTE, Checked, PictureFacts, PictureLimits
+from nanobatch_runtime.pictures.facts import MEBIBYTE, Checked, PictureFacts, PictureLimits, Thumbnail
 from nanobatch_runtime.pictures.files import write_atomically
 
 THUMBNAIL_EDGE = 256
@@ -41,22 +41,21 @@ _LOSSLESS_WEBP_PIXELS = 12_000_000
 _OUT_OF_MEMORY = ("encoding error 1", "encoding error 2")
 
 
-def check(path: Path, thumbnail: Path | None, limits: PictureLimits) -> Checked:
-    """Decode the whole file at ``path``, and write a WebP thumbnail of it to ``thumbnail`` where that is given.
+def check(path: Path, limits: PictureLimits, *, thumbnail: bool = False) -> Checked:
+    """Decode the whole file at ``path``, and make a thumbnail of it where one is wanted.
 
-    The file itself is not touched. Raises a PictureError, or OSError where a file cannot be read or written.
+    The file itself is not touched. Raises a PictureError, or OSError where it cannot be read.
     """
     data = _read(path, limits)
     container = _admit(data, limits)
     with _damage_named():
         image = _decode(data, container, limits)
-        small = None if thumbnail is None else _encode_thumbnail(image)
+        small = _encode_thumbnail(image) if thumbnail else None
     facts = _facts(data, container.format, image.size)
-    if thumbnail is None or small is None:
+    if small is None:
         return Checked(facts)
     encoded, size = small
-    write_atomically(thumbnail, encoded)
-    return Checked(facts, _facts(encoded, "WEBP", size))
+    return Checked(facts, Thumbnail(encoded, _facts(encoded, "WEBP", size)))
 
 
 def prepare_upload(path: Path, out_path: Path, limits: PictureLimits) -> PictureFacts:

@@ -17,6 +17,8 @@ from nanobatch_runtime.pictures.errors import PictureCheckerUnavailableError, Pi
 from nanobatch_runtime.pictures.facts import PictureLimits
 
 _START_SECONDS = 30.0
+_LONGEST_LINE = 1024 * 1024
+"""Bytes of an answer, which may hold a thumbnail."""
 
 
 class WorkerGoneError(Exception):
@@ -48,6 +50,7 @@ class Worker:
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=DEVNULL,
+                limit=_LONGEST_LINE,
                 env=child.environment(),
                 start_new_session=True,  # Ctrl-C does not even reach one that has just begun to start
             )
