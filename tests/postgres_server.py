@@ -16,6 +16,9 @@ from pathlib import Path
 
 import psycopg
 
+_SUPERUSER = "postgres"
+_OWNER = "nanobatch"
+"""Owns the databases and is no superuser, as storage should be: row-level security holds for it."""
 _START_SECONDS = 30.0
 _FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
@@ -47,7 +50,7 @@ class PostgresServer:
             **settings,
         }
         self._process: subprocess.Popen[bytes] | None = None
-        flags = ["-A", "trust", "-U", "nanobatch", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]
+        flags = ["-A", "trust", "-U", _SUPERUSER, "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]
         initdb = [*self._as_user, self._binaries / "initdb", "-D", folder / "data", *flags]
         subprocess.run(initdb, check=True, capture_output=True, cwd=folder)
 
@@ -67,13 +70,21 @@ class PostgresServer:
         deadline = time.monotonic() + _START_SECONDS
         while True:
             try:
-                self.run("select 1")
+                self._make_owner()
             except psycopg.OperationalError:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     raise PostgresMissingError(f"The private PostgreSQL did not start:\n{self.log()}") from None
                 time.sleep(0.05)
             else:
                 return
+
+    def _make_owner(self) -> None:
+        with self.connect() as connection:
+            if connection.execute("select from pg_roles where rolname = %s", [_OWNER]).fetchone() is None:
+                # One statement for both, so that a start that is cut off leaves neither. The setting is for rows that
+                # are known to fit (queue_seed).
+                role = f"create role {_OWNER} login createdb"
+                connection.execute(f"{role}; grant set on parameter session_replication_role to {_OWNER}".encode())
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """End it: SIGINT closes connections and writes everything out, SIGQUIT is an immediate end with recovery after."""
@@ -92,12 +103,12 @@ class PostgresServer:
         return (self._folder / "log").read_text(errors="replace")
 
     def url(self, database: str, port: int | None = None) -> str:
-        """Return the URL of a database, through another port where one is given."""
-        return f"postgresql+psycopg://nanobatch@127.0.0.1:{port or self.port}/{database}"
+        """Return the URL of a database as its owner, through another port where one is given."""
+        return f"postgresql+psycopg://{_OWNER}@127.0.0.1:{port or self.port}/{database}"
 
     def connect(self, database: str = "postgres") -> psycopg.Connection:
-        """Open a connection that commits each statement."""
-        return psycopg.connect(host="127.0.0.1", port=self.port, user="nanobatch", dbname=database, autocommit=True)
+        """Open a connection of the superuser that commits each statement."""
+        return psycopg.connect(host="127.0.0.1", port=self.port, user=_SUPERUSER, dbname=database, autocommit=True)
 
     def run(self, *statements: str) -> None:
         with self.connect() as connection:
@@ -107,7 +118,7 @@ class PostgresServer:
     def create(self, template: str = "template0") -> str:
         """Make a database like ``template`` and return its name."""
         name = f"test_{secrets.token_hex(6)}"
-        self.run(f'create database "{name}" template "{template}"')
+        self.run(f'create database "{name}" template "{template}" owner {_OWNER}')
         return name
 
     def drop(self, name: str) -> None:
