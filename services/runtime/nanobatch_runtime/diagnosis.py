@@ -25,6 +25,8 @@ class Verdict(StrEnum):
     """What a check came to."""
 
     OK = "ok"
+    WARNING = "warning"
+    """It works, and is not as it should be."""
     FAILED = "failed"
     SKIPPED = "skipped"
     """It does not apply here; the detail says why."""
@@ -39,7 +41,7 @@ class Finding:
     address: str = ""
     detail: str = ""
     advice: str = ""
-    """What to do; empty unless it failed."""
+    """What to do; empty unless it failed or warns."""
     milliseconds: int = 0
 
 
@@ -50,6 +52,10 @@ class ComplaintError(Exception):
         """Take both as sentences."""
         super().__init__(detail)
         self.advice = advice
+
+
+class ConcernError(ComplaintError):
+    """What works and is not as it should be: a warning."""
 
 
 class DoesNotApplyError(Exception):
@@ -66,7 +72,8 @@ async def examine(check: str, address: str, work: Callable[[], Awaitable[str]], 
     except DoesNotApplyError as reason:
         return skipped(check, str(reason))
     except ComplaintError as complaint:
-        verdict, detail, advice = Verdict.FAILED, str(complaint), complaint.advice
+        verdict = Verdict.WARNING if isinstance(complaint, ConcernError) else Verdict.FAILED
+        detail, advice = str(complaint), complaint.advice
     except TimeoutError:
         verdict, detail = Verdict.FAILED, f"No answer within {LIMIT.total_seconds():g} s."
     except Exception as error:  # noqa: BLE001  # whatever it is, it is the finding

@@ -1,4 +1,4 @@
-"""What ``nanobatch doctor`` asks of storage's dependencies: database, schema, clock, pictures, queue."""
+"""What ``nanobatch doctor`` asks of storage's dependencies: database, schema, row security, clock, pictures, queue."""
 
 from __future__ import annotations
 
@@ -12,8 +12,17 @@ from urllib.parse import unquote, urlsplit
 from sqlalchemy import select
 from sqlalchemy.engine import make_url
 
-from nanobatch_runtime.diagnosis import ComplaintError, Finding, Verdict, examine, skipped
+from nanobatch_runtime.diagnosis import (
+    ComplaintError,
+    ConcernError,
+    DoesNotApplyError,
+    Finding,
+    Verdict,
+    examine,
+    skipped,
+)
 from nanobatch_storage import migrate
+from nanobatch_storage.adapters import net_sql
 from nanobatch_storage.adapters.database import Database, Transaction, open_database
 from nanobatch_storage.adapters.stats_sql import SqlStats
 from nanobatch_storage.adapters.tables import users
@@ -62,6 +71,7 @@ async def examine_storage(settings: StorageSettings) -> Sequence[Finding]:
         )
         if schema.verdict is not Verdict.OK:
             return [reached, schema, *(skipped(name, "the schema is another") for name in _BEHIND[1:]), pictures]
+        guarded = await examine("row security", shown, lambda: _row_security(database), advice="See docs/security.md.")
         stats = SqlStats(database)
         clock = await examine(
             "clock", shown, lambda: _clock(database), advice="Let all machines follow one time (NTP)."
@@ -70,7 +80,7 @@ async def examine_storage(settings: StorageSettings) -> Sequence[Finding]:
         tasks = await examine(
             "tasks", shown, lambda: _tasks(stats, settings.lease), advice="See `nanobatch admin stats`."
         )
-        return [reached, schema, clock, queue, tasks, pictures]
+        return [reached, schema, guarded, clock, queue, tasks, pictures]
 
 
 async def key_ids(settings: StorageSettings) -> set[str]:
@@ -90,7 +100,7 @@ async def _file(path: str) -> str:
     return "is there"
 
 
-_BEHIND = ("schema", "clock", "queue", "tasks")
+_BEHIND = ("schema", "row security", "clock", "queue", "tasks")
 _FOLDER = "Correct NANOBATCH_DATA_DIR or NANOBATCH_DATABASE_URL; the folder opens to the user alone who runs nanobatch."
 
 
@@ -123,6 +133,23 @@ async def _schema(url: str) -> str:
             "Run `nanobatch migrate` (it is safe while others run), or use the version that the database was made by.",
         )
     return f"at {present}, the newest that this version knows"
+
+
+async def _row_security(database: Database) -> str:
+    if database.dialect.name == "sqlite":
+        raise DoesNotApplyError("SQLite has none: the service alone keeps users apart")
+    found = await net_sql.look(database)
+    if found.ignores:
+        raise ConcernError(
+            f"PostgreSQL ignores it for the role {found.role}: the service alone keeps users apart.",
+            "Let a role own the database that is neither SUPERUSER nor BYPASSRLS (docs/operations.md, The role of storage).",
+        )
+    if found.open_tables:
+        raise ConcernError(
+            f"It is off for {', '.join(found.open_tables)}: the service alone keeps users apart.",
+            "Somebody has taken it away: ENABLE and FORCE ROW LEVEL SECURITY on each table.",
+        )
+    return f"holds in {len(net_sql.guarded())} tables"
 
 
 async def _clock(database: Database) -> str:

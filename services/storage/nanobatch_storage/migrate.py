@@ -17,6 +17,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from nanobatch_runtime.errors import UnavailableError
+from nanobatch_storage.adapters import net
 
 _log = structlog.get_logger("nanobatch.migrate")
 
@@ -25,7 +26,8 @@ _LOCK = 626622824
 _WAIT_FOR_OTHERS = "60s"
 _WAIT_FOR_TABLES = "5s"
 """A migration that waits for a table makes all who come after it wait as well: better to fail and come again."""
-_LOCK_NOT_AVAILABLE = "55P03"
+_BUSY = {"55P03", "40P01"}
+"""lock_not_available, and deadlock_detected: with others who were at work in several tables, of whom we gave way."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -58,6 +60,7 @@ def _upgrade(url: URL) -> None:
                 connection.execute(text(f"set local lock_timeout = '{_WAIT_FOR_OTHERS}'"))
                 connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
                 connection.execute(text(f"set local lock_timeout = '{_WAIT_FOR_TABLES}'"))
+                connection.execute(text(f"set local {net.SETTING} = {net.EVERYBODY}"))  # a migration may change any row
             present, known = _present(connection), _known()
             if present == max(known):
                 return
@@ -66,7 +69,7 @@ def _upgrade(url: URL) -> None:
                 return
             _apply(connection)
     except (OperationalError, InterfaceError) as error:
-        if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE or "locked" in str(error.orig):
+        if getattr(error.orig, "sqlstate", None) in _BUSY or "locked" in str(error.orig):
             raise MigrationBusyError("The database is busy with another migration or a long transaction.") from error
         raise MigrationUnavailableError("The database cannot be reached or changed.") from error
     finally:

@@ -52,12 +52,15 @@ async def names(database):
 
 def test_what_the_url_says_of_the_connection_is_kept():
     url = make_url(
-        "postgresql+psycopg://u@h/d?application_name=mine&options=-c%20search_path%3Dqueue&connect_timeout=2"
+        "postgresql+psycopg://u@h/d?application_name=mine&connect_timeout=2"
+        "&options=-c%20search_path%3Dqueue%20-c%20nanobatch.acts_for%3Deverybody"
     )
     arguments = connection_arguments(url)
-    assert arguments["options"].endswith("-c search_path=queue")
+    assert "-c search_path=queue" in arguments["options"]
     assert "statement_timeout" in arguments["options"]
     assert not {"application_name", "connect_timeout"} & set(arguments)
+    # But for whom it acts: that is nobody's to choose.
+    assert connection_arguments(url, "nobody")["options"].endswith("-c nanobatch.acts_for=nobody")
 
 
 async def test_every_session_has_its_limits_and_says_whose_it_is(url):

@@ -35,7 +35,7 @@ class SqlAccounts:
             values = {"id": actor.user_id, "role": role, "name": name[:255], "create_time": tx.now}
             await insert_if_absent(tx, users, values)
 
-        await self._database.write(work)
+        await self._database.write(work, actor)
 
     async def ensure_secret(self, name: str, proposal: EncryptedKey) -> EncryptedKey:
         """See the port."""
@@ -49,7 +49,7 @@ class SqlAccounts:
 
     async def get(self, actor: Actor, token_id: str | None) -> Account:
         """See the port."""
-        async with self._database.read() as tx:
+        async with self._database.read(actor) as tx:
             user = await find_user(tx, actor, actor.user_id)
             if token_id is None or not is_id(token_id):
                 return Account(user, None)

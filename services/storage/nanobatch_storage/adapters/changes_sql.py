@@ -37,7 +37,7 @@ class SqlChangeLog:
 
     async def since(self, actor: Actor, execution_id: str, revision: int) -> Changes:
         """See the port."""
-        async with self._database.read() as tx:
+        async with self._database.read(actor) as tx:
             # The execution first: all revisions up to its number are committed, because each was given out under its
             # row lock. A row that moved on between the two reads lies above, and comes with the next page.
             view = await find_execution(tx, actor, execution_id)

@@ -39,7 +39,7 @@ class SqlControl:
             in_flight, maybe_charged = await _out(tx, execution)
             return Cancellation(execution, in_flight, maybe_charged)
 
-        return await self._database.write(work)
+        return await self._database.write(work, actor)
 
     async def pause(self, actor: Actor, execution_id: str) -> Execution:
         """See the port."""
@@ -52,7 +52,7 @@ class SqlControl:
                 await rows.save(tx, [execution])
             return execution
 
-        return await self._database.write(work)
+        return await self._database.write(work, actor)
 
     async def resume(
         self, actor: Actor, execution_id: str, credential: NewCredential | None, max_cost_micros: int | None
@@ -75,11 +75,13 @@ class SqlControl:
             await rows.save(tx, [execution])
             return execution
 
-        return await self._database.write(work)
+        return await self._database.write(work, actor)
 
     async def retry(self, actor: Actor, execution_id: str, retry: Retry) -> tuple[Execution, int]:
         """See the port."""
-        return await self._database.write(lambda tx: retry_execution(tx, actor, execution_id, retry, self._window))
+        return await self._database.write(
+            lambda tx: retry_execution(tx, actor, execution_id, retry, self._window), actor
+        )
 
     async def delete(self, actor: Actor, execution_id: str) -> Sequence[str]:
         """See the port."""
@@ -96,7 +98,7 @@ class SqlControl:
                 await tx.connection.execute(delete(credentials).where(unsaved))
             return paths
 
-        return await self._database.write(work)
+        return await self._database.write(work, actor)
 
 
 def _refuse_final(execution: Execution) -> None:

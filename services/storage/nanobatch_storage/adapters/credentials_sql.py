@@ -17,10 +17,11 @@ from nanobatch_storage.domain import KEYLESS_PROVIDER, Bucket, Execution, NewCre
 from nanobatch_storage.errors import KeyNeededError
 
 
-async def insert_if_absent(tx: Transaction, table: Table, values: dict[str, Any]) -> None:
-    """Insert a row unless one with the same unique key exists, however many try at once."""
+async def insert_if_absent(tx: Transaction, table: Table, values: dict[str, Any]) -> bool:
+    """Insert a row unless one with the same unique key exists, however many try at once; say whether it was inserted."""
     make = sqlite.insert if tx.connection.dialect.name == "sqlite" else postgresql.insert
-    await tx.connection.execute(make(table).values(values).on_conflict_do_nothing())
+    statement = make(table).values(values).on_conflict_do_nothing().returning(*table.primary_key)
+    return (await tx.connection.execute(statement)).one_or_none() is not None
 
 
 async def ensure_bucket(tx: Transaction, provider: str, model: str, fingerprint: str, window: float) -> str:

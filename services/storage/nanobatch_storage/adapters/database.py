@@ -23,8 +23,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from nanobatch_runtime.clock import Clock, SystemClock
 from nanobatch_runtime.errors import NanobatchError, UnavailableError
+from nanobatch_storage.adapters import net
 from nanobatch_storage.adapters.engine_postgres import PostgresEngine
 from nanobatch_storage.adapters.prepared import Parameters, Prepared
+from nanobatch_storage.domain import Actor
 from nanobatch_storage.errors import DiskFullError
 
 T = TypeVar("T")
@@ -71,22 +73,22 @@ class SqlConnection(Protocol):
 
 
 class SqlEngine(Protocol):
-    """Opens connections to one database."""
+    """Opens connections to one database. ``user``: whose rows alone are to be seen, where the database can see to that."""
 
     @property
     def dialect(self) -> Dialect:
         """Which database it is."""
         ...
 
-    def writing(self) -> AbstractAsyncContextManager[SqlConnection]:
+    def writing(self, user: str | None = None, /) -> AbstractAsyncContextManager[SqlConnection]:
         """Open a transaction; committed at the end, rolled back when something is raised."""
         ...
 
-    def reading(self) -> AbstractAsyncContextManager[SqlConnection]:
+    def reading(self, user: str | None = None, /) -> AbstractAsyncContextManager[SqlConnection]:
         """Open a transaction that only reads."""
         ...
 
-    async def survey(self, statement: Executable) -> Sequence[Row[Any]]:
+    async def survey(self, statement: Executable, user: str | None = None, /) -> Sequence[Row[Any]]:
         """Run a statement that may read a large part of a table, and return its rows; the loop goes on meanwhile."""
         ...
 
@@ -108,7 +110,11 @@ class Transaction:
 
 
 class Database:
-    """Runs transactions."""
+    """Runs transactions.
+
+    Who asks on behalf of an actor says so: PostgreSQL then keeps a client to their own rows, whatever is asked. Nobody named is
+    the system itself, which works for all.
+    """
 
     def __init__(self, engine: SqlEngine, clock: Clock | None = None) -> None:
         """``clock`` replaces the database's own clock, for tests."""
@@ -117,13 +123,13 @@ class Database:
         self._clock = clock or (SystemClock() if engine.dialect.name == "sqlite" else None)
         self._running: set[asyncio.Task[Any]] = set()
 
-    async def write(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+    async def write(self, work: Callable[[Transaction], Awaitable[T]], actor: Actor | None = None) -> T:
         """Run ``work`` in a transaction and commit it. It may run several times; it must change nothing but the database.
 
         A caller that is cancelled does not cut the transaction: it ends by itself, so that no connection is left half-way.
         Raises DatabaseUnavailableError where the database cannot be reached, or was lost while it committed.
         """
-        return await asyncio.shield(self.own(self._write(work), "transaction"))
+        return await asyncio.shield(self.own(self._write(work, net.kept_to(actor)), "transaction"))
 
     def own(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Run ``work`` in a task that :meth:`close` waits for, whoever has asked for it."""
@@ -137,14 +143,13 @@ class Database:
         if not task.cancelled():
             task.exception()  # a caller that was cancelled does not ask for it any more
 
-    async def _write(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+    async def _write(self, work: Callable[[Transaction], Awaitable[T]], user: str | None) -> T:
         deadline = time.monotonic() + _PATIENCE.total_seconds()
         while True:
             committing = False
             try:
-                async with self._engine.writing() as connection:
-                    began = None if self._clock is not None else connection.began
-                    outcome = await work(Transaction(connection, began or await self._now(connection)))
+                async with self._engine.writing(user) as connection:
+                    outcome = await work(Transaction(connection, await self._began(connection)))
                     committing = True
             except DBAPIError as error:
                 # A connection lost before the commit has changed nothing. One lost in it may have: then the caller is
@@ -162,10 +167,10 @@ class Database:
                 return outcome
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[Transaction]:
+    async def read(self, actor: Actor | None = None) -> AsyncIterator[Transaction]:
         """Open a transaction that only reads. Raises DatabaseUnavailableError where the database cannot be reached."""
         async with self._reached(), AsyncExitStack() as stack:
-            yield await self._begin_reading(stack)
+            yield await self._begin_reading(stack, net.kept_to(actor))
 
     async def now(self) -> datetime:
         """Return the time by which leases go. Raises DatabaseUnavailableError."""
@@ -192,10 +197,10 @@ class Database:
         """Return how many connections are in use, and how many may be. Called from any thread."""
         return self._engine.connections()
 
-    async def survey(self, statement: Executable) -> Sequence[Row[Any]]:
+    async def survey(self, statement: Executable, actor: Actor | None = None) -> Sequence[Row[Any]]:
         """Return the rows of a statement that may read a large part of a table. Raises DatabaseUnavailableError."""
         async with self._reached():
-            return await self._engine.survey(statement)
+            return await self._engine.survey(statement, net.kept_to(actor))
 
     async def look(self, statement: Prepared, names: Mapping[str, Any]) -> Sequence[Row[Any]]:
         """Return the rows of one statement that reads, for whom the time does not matter. Raises DatabaseUnavailableError."""
@@ -215,22 +220,26 @@ class Database:
         """Read the time anew: what follows is to count from now, not from before a wait for locks."""
         tx.now = await self._now(tx.connection)
 
-    async def _begin_reading(self, stack: AsyncExitStack) -> Transaction:
+    async def _begin_reading(self, stack: AsyncExitStack, user: str | None) -> Transaction:
         # A connection that died in the pool shows at the first statement, which asks for the time: that spares a ping.
         # The pool then drops all of its age, so that the second one is new.
         try:
-            return await self._try_reading(stack)
+            return await self._try_reading(stack, user)
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-        return await self._try_reading(stack)
+        return await self._try_reading(stack, user)
 
-    async def _try_reading(self, stack: AsyncExitStack) -> Transaction:
+    async def _try_reading(self, stack: AsyncExitStack, user: str | None) -> Transaction:
         async with AsyncExitStack() as opening:
-            connection = await opening.enter_async_context(self._engine.reading())
-            transaction = Transaction(connection, await self._now(connection))
+            connection = await opening.enter_async_context(self._engine.reading(user))
+            transaction = Transaction(connection, await self._began(connection))
             stack.push_async_exit(opening.pop_all())
         return transaction
+
+    async def _began(self, connection: SqlConnection) -> datetime:
+        told = None if self._clock is not None else connection.began
+        return told or await self._now(connection)
 
     async def _now(self, connection: SqlConnection) -> datetime:
         if self._clock is not None:

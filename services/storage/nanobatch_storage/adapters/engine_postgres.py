@@ -1,4 +1,8 @@
-"""PostgreSQL through psycopg: pooled, and with time limits, so that nothing waits for ever."""
+"""PostgreSQL through psycopg: pooled, and with time limits, so that nothing waits for ever.
+
+There are two pools. The sessions of one act for everybody: the queue's work, and what admins ask for. Those of the other see
+nothing of users' data outside of a transaction that names a user, and that user's alone inside of one (docs/adr/0023).
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,16 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
+from psycopg.sql import Literal
 from psycopg.types.string import TextLoader
 from sqlalchemy import Dialect, Executable, Result, Row, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import QueuePool
 
+from nanobatch_storage.adapters import net
 from nanobatch_storage.adapters.prepared import Parameters, Prepared, raise_told
-from nanobatch_storage.adapters.sqlalchemy_async import AsyncConnection, create_async_engine
+from nanobatch_storage.adapters.sqlalchemy_async import AsyncConnection, AsyncEngine, create_async_engine
 
 _SETTINGS = {
     "statement_timeout": "15s",
@@ -25,6 +31,8 @@ _SETTINGS = {
 """Limits of the server's side of a session: nothing that hangs here holds rows, or old row versions, for ever."""
 
 _BEGIN = "begin; select clock_timestamp()"
+# The setting ends with the transaction: what comes after it in the session is for nobody again.
+_BEGIN_FOR = f"begin; select clock_timestamp(), set_config('{net.SETTING}', {{user}}, true)"
 _CONNECTION = {
     "application_name": "nanobatch-storage",
     "connect_timeout": 5,
@@ -38,12 +46,16 @@ _CONNECTION = {
 """libpq's own; each may be given in the database's URL instead."""
 
 
-def connection_arguments(url: URL) -> dict[str, Any]:
-    """Return what a connection is opened with besides its URL, whose own parameters win."""
+def connection_arguments(url: URL, acts_for: str = net.EVERYBODY) -> dict[str, Any]:
+    """Return what a connection is opened with besides its URL, whose own parameters win.
+
+    ``acts_for`` is whom a session acts for wherever no transaction says otherwise.
+    """
     arguments = {name: value for name, value in _CONNECTION.items() if name not in url.query}
     limits = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
     own = url.query.get("options", "")
-    return {**arguments, "options": f"{limits} {own if isinstance(own, str) else ' '.join(own)}".strip()}
+    named = own if isinstance(own, str) else " ".join(own)
+    return {**arguments, "options": f"{limits} {named} -c {net.SETTING}={acts_for}"}
 
 
 def _leave_ids_as_texts(connection: Any, _record: Any) -> None:
@@ -77,15 +89,16 @@ class PostgresConnection:
         """Whether the driver has closed it."""
         return self._driver is not None and bool(self._driver.closed)
 
-    async def begin(self) -> None:
-        """Begin a transaction, and ask for the time in the same breath."""
+    async def begin(self, user: str | None = None) -> None:
+        """Begin a transaction, for the rows of one user where one is named, and ask for the time in the same breath."""
         cursor = self._driver.cursor()
+        sql = _BEGIN if user is None else _BEGIN_FOR.format(user=Literal(user).as_string(self._driver))
         try:
-            await cursor.execute(_BEGIN, prepare=False)  # two statements, which cannot be prepared
+            await cursor.execute(sql, prepare=False)  # two statements, which cannot be prepared
             cursor.nextset()
-            (self._began,) = await cursor.fetchone()
+            self._began = (await cursor.fetchone())[0]
         except psycopg.Error as error:
-            await self._tell(error, _BEGIN)
+            await self._tell(error, sql)
 
     async def commit(self) -> None:
         """Commit the transaction."""
@@ -134,23 +147,15 @@ class PostgresConnection:
 class PostgresEngine:
     """See :class:`nanobatch_storage.adapters.database.SqlEngine`."""
 
-    def __init__(self, url: URL, *, pool_size: int = 20, wait_seconds: float = 10) -> None:
-        """Connect when first used: up to ``pool_size`` connections, which stay. Opening one costs more than a picture.
+    def __init__(self, url: URL, *, pool_size: int = 12, users_pool_size: int = 8, wait_seconds: float = 10) -> None:
+        """Connect when first used: up to ``pool_size`` connections that act for everybody, ``users_pool_size`` for a user.
 
-        Who finds all of them taken waits for ``wait_seconds``, then gets a TimeoutError.
+        They stay: opening one costs more than a picture. Who finds all of a kind taken waits for ``wait_seconds``, then gets a
+        TimeoutError; so what users ask for takes no connection from the queue.
         """
-        self._limit = pool_size
-        self._engine = create_async_engine(
-            url.set(drivername="postgresql+psycopg"),
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_timeout=wait_seconds,
-            hide_parameters=True,  # prompts and keys' records do not belong in an error's text, which is logged
-            connect_args=connection_arguments(url),
-            # Reading needs no BEGIN and COMMIT, and holds no snapshot open between two statements; who writes begins himself.
-            isolation_level="AUTOCOMMIT",
-        )
-        event.listen(self._engine.sync_engine, "connect", _leave_ids_as_texts)
+        self._limit = pool_size + users_pool_size
+        self._engine = _engine(url, net.EVERYBODY, pool_size, wait_seconds)
+        self._users = _engine(url, net.NOBODY, users_pool_size, wait_seconds)
 
     @property
     def dialect(self) -> Dialect:
@@ -158,10 +163,10 @@ class PostgresEngine:
         return self._engine.dialect
 
     @asynccontextmanager
-    async def writing(self) -> AsyncIterator[PostgresConnection]:
+    async def writing(self, user: str | None = None, /) -> AsyncIterator[PostgresConnection]:
         """Open a transaction; committed at the end."""
-        async with self.reading() as connection:
-            await connection.begin()
+        async with self._connected(user) as connection:
+            await connection.begin(user)
             try:
                 yield connection
             except BaseException:
@@ -170,9 +175,21 @@ class PostgresEngine:
             await connection.commit()
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[PostgresConnection]:
-        """Open what only reads."""
-        async with self._engine.connect() as connection:
+    async def reading(self, user: str | None = None, /) -> AsyncIterator[PostgresConnection]:
+        """Open what only reads: a transaction where it is for a user, who is named in it; for everybody there need be none."""
+        async with self._connected(user) as connection:
+            if user is None:
+                yield connection
+                return
+            await connection.begin(user)
+            try:
+                yield connection
+            finally:
+                await connection.roll_back()  # there is nothing to commit, and nothing lost where the connection is
+
+    @asynccontextmanager
+    async def _connected(self, user: str | None) -> AsyncIterator[PostgresConnection]:
+        async with (self._engine if user is None else self._users).connect() as connection:
             opened = PostgresConnection(connection)
             try:
                 yield opened
@@ -181,16 +198,32 @@ class PostgresEngine:
                 if opened.is_closed and not connection.invalidated:
                     await connection.invalidate()
 
-    async def survey(self, statement: Executable) -> Sequence[Row[Any]]:
+    async def survey(self, statement: Executable, user: str | None = None, /) -> Sequence[Row[Any]]:
         """Run a statement that may read a large part of a table; the server has a time limit for it."""
-        async with self.reading() as connection:
+        async with self.reading(user) as connection:
             return (await connection.execute(statement)).all()
 
     def connections(self) -> tuple[int, int]:
         """Return how many connections are in use, and how many may be."""
-        pool = self._engine.pool
-        return (pool.checkedout() if isinstance(pool, QueuePool) else 0), self._limit
+        pools = (self._engine.pool, self._users.pool)
+        return sum(pool.checkedout() for pool in pools if isinstance(pool, QueuePool)), self._limit
 
     async def dispose(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
+        await self._users.dispose()
+
+
+def _engine(url: URL, acts_for: str, pool_size: int, wait_seconds: float) -> AsyncEngine:
+    engine = create_async_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=wait_seconds,
+        hide_parameters=True,  # prompts and keys' records do not belong in an error's text, which is logged
+        connect_args=connection_arguments(url, acts_for),
+        # Reading needs no BEGIN and COMMIT, and holds no snapshot open between two statements; who writes begins himself.
+        isolation_level="AUTOCOMMIT",
+    )
+    event.listen(engine.sync_engine, "connect", _leave_ids_as_texts)
+    return engine

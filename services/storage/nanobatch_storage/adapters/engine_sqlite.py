@@ -152,8 +152,8 @@ class SqliteEngine:
         return self._engine.dialect
 
     @asynccontextmanager
-    async def writing(self) -> AsyncIterator[InlineConnection]:
-        """Open a transaction; committed at the end, together with those that came meanwhile.
+    async def writing(self, _user: str | None = None, /) -> AsyncIterator[InlineConnection]:
+        """Open a transaction; committed at the end, together with those that came meanwhile. SQLite knows no users.
 
         Must not be cancelled while it waits for its turn: those before it count on it (Database.write sees to that).
         """
@@ -171,11 +171,11 @@ class SqliteEngine:
         await group.committed()
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[InlineConnection]:
+    async def reading(self, _user: str | None = None, /) -> AsyncIterator[InlineConnection]:
         """Open what only reads. Every statement sees what was committed before it, as PostgreSQL's default has it."""
         yield InlineConnection(self._reader)
 
-    async def survey(self, statement: Executable) -> Sequence[Row[Any]]:
+    async def survey(self, statement: Executable, _user: str | None = None, /) -> Sequence[Row[Any]]:
         """Run a statement that may read a large part of a table: in a thread, on a connection of its own."""
 
         def run() -> Sequence[Row[Any]]:

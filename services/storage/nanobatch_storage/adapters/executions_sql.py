@@ -32,11 +32,11 @@ class SqlExecutions:
 
     async def create(self, actor: Actor, new: NewExecution) -> tuple[Execution, bool]:
         """See the port."""
-        return await self._database.write(lambda tx: create_execution(tx, actor, new, self._window))
+        return await self._database.write(lambda tx: create_execution(tx, actor, new, self._window), actor)
 
     async def get(self, actor: Actor, execution_id: str) -> ExecutionView:
         """See the port."""
-        async with self._database.read() as tx:
+        async with self._database.read(actor) as tx:
             return await find_execution(tx, actor, execution_id)
 
     async def list(self, actor: Actor, page_size: int, cursor: str) -> Page[ListedExecution]:
@@ -47,7 +47,7 @@ class SqlExecutions:
             place = tuple_(executions.c.create_time, executions.c.id)
             statement = statement.where(place < tuple_(literal(time, UtcDateTime), literal(last, executions.c.id.type)))
         statement = statement.order_by(executions.c.create_time.desc(), executions.c.id.desc()).limit(page_size + 1)
-        async with self._database.read() as tx:
+        async with self._database.read(actor) as tx:
             found = [rows.execution_from(row) for row in await tx.connection.execute(statement)]
             page = found[:page_size]
             covers = await _covers(tx, [execution.id for execution in page if execution.completed])
@@ -69,7 +69,7 @@ class SqlExecutions:
                 tuple_(results.c.batch_index, results.c.variation) > tuple_(literal(batch_index), literal(variation))
             )
         statement = statement.order_by(results.c.batch_index, results.c.variation).limit(page_size + 1)
-        async with self._database.read() as tx:
+        async with self._database.read(actor) as tx:
             view = await find_execution(tx, actor, execution_id)
             found = [rows.result_from(row) for row in await tx.connection.execute(statement)]
             page = [view.show(result, tx.now) for result in found[:page_size]]
@@ -82,7 +82,7 @@ class SqlExecutions:
         """See the port."""
         if not is_id(result_id):
             raise ResultNotFoundError
-        async with self._database.read() as tx:
+        async with self._database.read(actor) as tx:
             statement = select(results).where(results.c.id == result_id, visible(results, actor))
             row = (await tx.connection.execute(statement)).one_or_none()
             if row is None:

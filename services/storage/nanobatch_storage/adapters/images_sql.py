@@ -7,10 +7,11 @@ from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select
+from sqlalchemy import Row, delete, select
 
 from nanobatch_runtime.ids import is_id
 from nanobatch_storage.adapters.access import lock_user, visible
+from nanobatch_storage.adapters.credentials_sql import insert_if_absent
 from nanobatch_storage.adapters.database import Database, Transaction
 from nanobatch_storage.adapters.tables import images
 from nanobatch_storage.domain import Actor, Image, ImageKind
@@ -29,25 +30,25 @@ class SqlImages:
 
     async def add(self, image: Image) -> Image:
         """See the port."""
+        owner = Actor(image.user_id)
 
         async def work(tx: Transaction) -> Image:
-            await lock_user(tx, Actor(image.user_id))
-            taken = await tx.connection.execute(select(images.c.id).where(images.c.id == image.id))
-            if taken.one_or_none() is not None:
-                raise ImageExistsError
+            await lock_user(tx, owner)
             stored = replace(image, create_time=tx.now, expire_time=tx.now + UPLOAD_LIFE)
             values = {field.name: getattr(stored, field.name) for field in fields(stored)}
-            await tx.connection.execute(insert(images).values(values))
+            # Nobody can look first: an id may be taken by a picture of somebody else's.
+            if not await insert_if_absent(tx, images, values):
+                raise ImageExistsError
             return stored
 
-        return await self._database.write(work)
+        return await self._database.write(work, owner)
 
     async def get_many(self, actor: Actor, image_ids: Collection[str]) -> Sequence[Image]:
         """See the port."""
         ids = {image_id for image_id in image_ids if is_id(image_id)}
         if not ids:
             return []
-        async with self._database.read() as tx:
+        async with self._database.read(actor) as tx:
             found = await tx.connection.execute(select(images).where(images.c.id.in_(ids), visible(images, actor)))
             return [_image_from(row) for row in found]
 

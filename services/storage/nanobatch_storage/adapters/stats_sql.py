@@ -29,7 +29,7 @@ class SqlStats:
         """See the port."""
         if not actor.admin:
             raise AdminOnlyError
-        async with self._database.read() as tx:
+        async with self._database.read(actor) as tx:
             now = tx.now
         (counted,) = await self._database.survey(_counts(now))
         states = await self._database.survey(

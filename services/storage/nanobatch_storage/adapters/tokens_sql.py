@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, and_, insert, literal, or_, select, tuple_, update
+from sqlalchemy import Row, and_, literal, or_, select, tuple_, update
 
 from nanobatch_runtime.errors import FieldViolation, InvalidArgumentError
 from nanobatch_runtime.ids import derived_id, is_id, new_id
@@ -132,10 +132,12 @@ class SqlTokens:
                 last_use_time=None,
             )
             kept = {"creator_id": actor.user_id, "request_id": new.request_id, "request_hash": new.request_hash}
-            await tx.connection.execute(insert(tokens).values(**asdict(token), **kept, sha256=new.digest.sha256))
+            # Whoever was an admin once does not see the tokens any more that they made for others.
+            if not await insert_if_absent(tx, tokens, {**asdict(token), **kept, "sha256": new.digest.sha256}):
+                raise RequestIdReusedError
             return token
 
-        return await self._database.write(work)
+        return await self._database.write(work, actor)
 
     async def list(self, actor: Actor, user_id: str, page_size: int, cursor: str) -> Page[Token]:
         """See the port."""
@@ -145,7 +147,7 @@ class SqlTokens:
             place = tuple_(tokens.c.create_time, tokens.c.id)
             statement = statement.where(place > tuple_(literal(time, UtcDateTime), literal(last, tokens.c.id.type)))
         statement = statement.order_by(tokens.c.create_time, tokens.c.id).limit(page_size + 1)
-        async with self._database.read() as tx:
+        async with self._database.read(actor) as tx:
             await find_user(tx, actor, user_id)
             found = [token_from(row) for row in await tx.connection.execute(statement)]
         page = found[:page_size]
@@ -166,7 +168,7 @@ class SqlTokens:
                 raise TokenNotFoundError
             return token_from(row)
 
-        return await self._database.write(work)
+        return await self._database.write(work, actor)
 
 
 def token_from(row: Row[Any]) -> Token:

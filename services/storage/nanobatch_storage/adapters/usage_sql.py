@@ -49,7 +49,7 @@ class SqlAnalytics:
         if query.user_id is None and not actor.admin:
             raise AdminOnlyError
         if query.user_id is not None:
-            async with self._database.read() as tx:
+            async with self._database.read(actor) as tx:
                 await find_user(tx, actor, query.user_id)
         calls = _calls(query, self._database.dialect)
         # One statement, so that the totals are those of the rows.
@@ -57,7 +57,7 @@ class SqlAnalytics:
             [_added_up(calls, ())] if not query.group_by else [_added_up(calls, ()), _added_up(calls, query.group_by)]
         )
         statement = union_all(*parts).limit(MAX_ROWS + 2)
-        found = await self._database.survey(statement)
+        found = await self._database.survey(statement, actor)
         totals = next(row for row in found if row.all_of_it)
         groups = [row for row in found if not row.all_of_it]
         if len(groups) > MAX_ROWS:

@@ -65,7 +65,7 @@ class SqlUsers:
             await tx.connection.execute(insert(users).values(values))
             return user
 
-        return await self._database.write(work)
+        return await self._database.write(work, actor)
 
     async def list(self, actor: Actor, page_size: int, cursor: str) -> Page[User]:
         """See the port."""
@@ -76,7 +76,7 @@ class SqlUsers:
             place = tuple_(users.c.create_time, users.c.id)
             statement = statement.where(place > tuple_(literal(time, UtcDateTime), literal(last, users.c.id.type)))
         statement = statement.order_by(users.c.create_time, users.c.id).limit(page_size + 1)
-        async with self._database.read() as tx:
+        async with self._database.read(actor) as tx:
             found = [user_from(row) for row in await tx.connection.execute(statement)]
         page = found[:page_size]
         more = len(found) > page_size
@@ -99,7 +99,7 @@ class SqlUsers:
                 await spending_sql.let_go_on(tx, update_.user_id)
             return await find_user(tx, actor, update_.user_id)
 
-        return await self._database.write(work)
+        return await self._database.write(work, actor)
 
 
 async def find_user(tx: Transaction, actor: Actor, user_id: str) -> User:
