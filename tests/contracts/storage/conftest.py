@@ -70,16 +70,21 @@ def postgres_url(postgres_server: Any) -> str:
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A migrated and empty database for every test, on both."""
     if request.param == "sqlite":
         path = tmp_path / "nanobatch.db"
         shutil.copy(request.getfixturevalue("sqlite_template"), path)
-        yield f"sqlite:///{path}"
-        return
-    url = request.getfixturevalue("postgres_url")
-    yield url
-    engine = create_engine(url, poolclass=NullPool, connect_args={"options": "-c lock_timeout=5000"})
+        return f"sqlite:///{path}"
+    url: str = request.getfixturevalue("empty_postgres_url")
+    return url
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_url: str) -> Iterator[str]:
+    """The migrated database, which is emptied afterwards."""
+    yield postgres_url
+    engine = create_engine(postgres_url, poolclass=NullPool, connect_args={"options": "-c lock_timeout=5000"})
     with engine.begin() as connection:
         for table in reversed(metadata.sorted_tables):
             connection.execute(table.delete())

@@ -147,3 +147,8 @@ def test_generators_are_forgotten_a_minute_after_they_were_heard_of():
     assert list(seen.lately()) == ["one/1", "two/2"]
     clock.advance(timedelta(seconds=30))
     assert list(seen.lately()) == ["two/2"]
+
+
+async def test_sqlite_has_no_row_security_and_that_is_no_fault(database_url, tmp_path):
+    verdict = (await examined(database_url, tmp_path))["row security"].verdict
+    assert verdict is (Verdict.SKIPPED if database_url.startswith("sqlite") else Verdict.OK)
