@@ -17,7 +17,7 @@ from pathlib import Path
 import psycopg
 
 _SUPERUSER = "postgres"
-_OWNER = "nanobatch"
+OWNER = "nanobatch"
 """Owns the databases and is no superuser, as storage should be: row-level security holds for it."""
 _START_SECONDS = 30.0
 _FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
@@ -80,11 +80,11 @@ class PostgresServer:
 
     def _make_owner(self) -> None:
         with self.connect() as connection:
-            if connection.execute("select from pg_roles where rolname = %s", [_OWNER]).fetchone() is None:
+            if connection.execute("select from pg_roles where rolname = %s", [OWNER]).fetchone() is None:
                 # One statement for both, so that a start that is cut off leaves neither. The setting is for rows that
                 # are known to fit (queue_seed).
-                role = f"create role {_OWNER} login createdb"
-                connection.execute(f"{role}; grant set on parameter session_replication_role to {_OWNER}".encode())
+                role = f"create role {OWNER} login createdb"
+                connection.execute(f"{role}; grant set on parameter session_replication_role to {OWNER}".encode())
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """End it: SIGINT closes connections and writes everything out, SIGQUIT is an immediate end with recovery after."""
@@ -104,7 +104,7 @@ class PostgresServer:
 
     def url(self, database: str, port: int | None = None) -> str:
         """Return the URL of a database as its owner, through another port where one is given."""
-        return f"postgresql+psycopg://{_OWNER}@127.0.0.1:{port or self.port}/{database}"
+        return f"postgresql+psycopg://{OWNER}@127.0.0.1:{port or self.port}/{database}"
 
     def connect(self, database: str = "postgres") -> psycopg.Connection:
         """Open a connection of the superuser that commits each statement."""
@@ -118,7 +118,7 @@ class PostgresServer:
     def create(self, template: str = "template0") -> str:
         """Make a database like ``template`` and return its name."""
         name = f"test_{secrets.token_hex(6)}"
-        self.run(f'create database "{name}" template "{template}" owner {_OWNER}')
+        self.run(f'create database "{name}" template "{template}" owner {OWNER}')
         return name
 
     def drop(self, name: str) -> None:

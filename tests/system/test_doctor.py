@@ -50,7 +50,7 @@ async def test_one_process_is_well_makes_a_picture_and_is_told_when_it_is_not_th
         well = {"database", "schema", "clock", "queue", "tasks", "pictures", "gateway", "models", "key ring", "picture"}
         assert {name for name, verdict in verdicts(found).items() if verdict == "ok"} == well
         assert {name for name, verdict in verdicts(found).items() if verdict == "skipped"} == {
-            "redis", "storage", "generator", "provider gemini",
+            "row security", "redis", "storage", "generator", "provider gemini",
         }  # fmt: skip
         assert "sandbox" in found["models"]["detail"]
         assert "Its successor gemini-3.1-flash-image costs" in found["models"]["detail"]

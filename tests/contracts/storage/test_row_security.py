@@ -329,7 +329,8 @@ async def test_what_is_asked_for_a_user_is_asked_in_a_session_for_users_alone(st
         raise AssertionError("a session that acts for everybody")
 
     with monkeypatch.context() as patched:
-        patched.setattr(store.database._engine, "_engine", SimpleNamespace(connect=connect))
+        others = SimpleNamespace(connect=connect, dialect=store.database.dialect)
+        patched.setattr(store.database._engine, "_engine", others)
         assert await ASKED[method](store, me.actor, me)
 
 
