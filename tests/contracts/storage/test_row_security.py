@@ -368,6 +368,19 @@ async def test_a_session_that_goes_from_user_to_user_keeps_nothing(store, both, 
     assert seen == [(pid, one.actor.user_id) for one in (*both, *both) for _ in range(2)]
 
 
+async def test_what_is_asked_for_users_again_and_again_is_prepared_once(both, one_session):
+    """The driver forgets all that it has prepared when a transaction is rolled back."""
+    asked = Prepared(select(users.c.name))
+    for _ in range(10):
+        async with one_session.read(both[0].actor) as tx:
+            await tx.connection.execute(asked, {})
+    async with one_session._engine._users.connect() as connection:
+        found = (
+            await connection.execute(text("select generic_plans + custom_plans from pg_prepared_statements"))
+        ).all()
+    assert [uses for (uses,) in found if uses >= 5]
+
+
 async def test_a_question_that_fails_or_is_given_up_leaves_no_user_in_its_session(store, both, one_session):
     me = both[0].actor
     wrong = select(text("no_such_column")).select_from(users)

@@ -92,7 +92,7 @@ class PostgresConnection:
     async def begin(self, user: str | None = None) -> None:
         """Begin a transaction, for the rows of one user where one is named, and ask for the time in the same breath."""
         cursor = self._driver.cursor()
-        sql = _BEGIN if user is None else _BEGIN_FOR.format(user=Literal(user).as_string(self._driver))
+        sql = _BEGIN if user is None else _BEGIN_FOR.format(user=Literal(user).as_string())
         try:
             await cursor.execute(sql, prepare=False)  # two statements, which cannot be prepared
             cursor.nextset()
@@ -106,6 +106,11 @@ class PostgresConnection:
             await self._driver.commit()
         except psycopg.Error as error:
             await self._tell(error, "commit")
+
+    async def end_reading(self) -> None:
+        """End a transaction that has changed nothing; what was read is good though the connection be lost meanwhile."""
+        with suppress(psycopg.Error):
+            await self._driver.commit()  # after a rollback the driver forgets what it has prepared
 
     async def roll_back(self) -> None:
         """Undo the transaction; a connection that is lost has undone it."""
@@ -147,7 +152,7 @@ class PostgresConnection:
 class PostgresEngine:
     """See :class:`nanobatch_storage.adapters.database.SqlEngine`."""
 
-    def __init__(self, url: URL, *, pool_size: int = 12, users_pool_size: int = 8, wait_seconds: float = 10) -> None:
+    def __init__(self, url: URL, *, pool_size: int = 14, users_pool_size: int = 6, wait_seconds: float = 10) -> None:
         """Connect when first used: up to ``pool_size`` connections that act for everybody, ``users_pool_size`` for a user.
 
         They stay: opening one costs more than a picture. Who finds all of a kind taken waits for ``wait_seconds``, then gets a
@@ -184,8 +189,10 @@ class PostgresEngine:
             await connection.begin(user)
             try:
                 yield connection
-            finally:
-                await connection.roll_back()  # there is nothing to commit, and nothing lost where the connection is
+            except BaseException:
+                await connection.roll_back()
+                raise
+            await connection.end_reading()
 
     @asynccontextmanager
     async def _connected(self, user: str | None) -> AsyncIterator[PostgresConnection]:
