@@ -37,6 +37,8 @@ from nanobatch_storage.domain import Actor, LeaseRef, NewExecution, NewPrompt, S
 _SIZES = (1_000, 100_000, 1_000_000)
 _PICTURE = b"p" * 2_000
 MODEL = "gemini-2.5-flash-image"
+_WAVES = 30
+"""So many calls of each slot: with ten, the begin and the end of a run, where slots are free, were a sixth of it."""
 
 
 async def bench_lease(folder: Path, rounds: int) -> None:
@@ -180,7 +182,7 @@ async def _scale(folder: Path, generators: int) -> float:
             services.generator(f"generator-{number}", fake.url, at=at)
         async with Client(services.target) as client:
             await _made(client, 1 + generators * 10)
-            count = 100 * (1 if generators == 1 else 4)
+            count = _WAVES * 10 * generators
             skip = len(fake.calls())
             ended = await _made(client, count)
             calls = fake.calls()[skip:]

@@ -146,17 +146,20 @@ def starts_within(bucket: Bucket, traffic: Traffic, now: datetime, ahead: timede
 
 
 def is_first_pace_in_use(bucket: Bucket, out: int) -> bool:
-    """Whether calls wait for a pace that nothing but caution has set, with so many others out.
-
-    They do where more are out than the pace starts in three quarters of a second: those that end together begin together.
-    """
-    return not is_learned(bucket) and out + 1 >= max(FREE_STARTS, 0.75 * bucket.rate) and bucket.rate < MAX_RATE
+    """Whether starts are smoothed though nothing is known of the quota, with so many other calls out."""
+    return not is_learned(bucket) and out >= FREE_STARTS and bucket.rate < MAX_RATE
 
 
 def grow(bucket: Bucket) -> None:
-    """Start faster: a window of calls has succeeded, and none was ever refused."""
-    if not is_learned(bucket):
+    """Start faster: a window of calls has succeeded, and none was ever refused.
+
+    Not after the first window of them: a burst that the provider has room for once would pass as well.
+    """
+    if is_learned(bucket):
+        return
+    if bucket.rate_calls:
         bucket.rate = min(MAX_RATE, bucket.rate * 1.5)
+    bucket.rate_calls += round(bucket.window)
 
 
 def learn(
@@ -214,6 +217,7 @@ def _learn_rate(  # noqa: PLR0917  # what a refusal is judged by
     measured = measure(past, sent_at)
     if measured is None:
         bucket.rate = tried / 4 if bucket.rate_limits == 1 else bucket.rate
+        bucket.rate_calls = 0 if bucket.refused_at is None else bucket.rate_calls
         patience = _FIRST_WAIT
     else:
         calls, seconds = measured

@@ -76,13 +76,14 @@ def test_a_window_that_is_not_in_use_does_not_grow():
 
 def test_the_first_pace_grows_while_it_holds_calls_back_though_the_window_is_wider():
     b = bucket(64)
-    assert not pacing.counts(b, "00000000", out=36)
-    assert pacing.counts(b, "00000000", out=37)  # of 50 starts a second
-    pacing.succeeded(b, out=37)
+    assert not pacing.counts(b, "00000000", out=quota.FREE_STARTS - 1)
+    assert pacing.counts(b, "00000000", out=quota.FREE_STARTS)
+    pacing.succeeded(b, out=quota.FREE_STARTS)
+    assert (b.window, b.rate) == (64, 50)  # as many as a burst that the provider has room for once
+    pacing.succeeded(b, out=quota.FREE_STARTS)
     assert (b.window, b.rate) == (64, 75)
-    assert not pacing.counts(b, "00000000", out=37)
-    b.rate, b.refused_at = 50, NOW  # once something is known, success alone proves nothing
-    assert not pacing.counts(b, "00000000", out=37)
+    b.refused_at = NOW  # once something is known, success alone proves nothing
+    assert not pacing.counts(b, "00000000", out=quota.FREE_STARTS)
 
 
 def test_a_window_never_passes_its_bound():

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import BindParameter, ColumnElement, bindparam, case, func, select, update
 
@@ -26,6 +27,7 @@ from nanobatch_storage.domain import (
     WaitReason,
 )
 from nanobatch_storage.fairness import Candidate, Turns, share
+from nanobatch_storage.policy import is_suspect
 from nanobatch_storage.ports_queue import Taken
 
 
@@ -66,6 +68,30 @@ _BEATING = update(results).where(results.c.id.in_(_IDS)).values(lease_expires_at
 _PROLONG_LATE, _PROLONG = Prepared(_BEATING), Prepared(_BEATING.values(ready_at=bindparam("until")))
 
 
+class Asked(NamedTuple):
+    """What one generator asks for."""
+
+    slots: int
+    suspects: int
+    """So many of the results may be suspects."""
+
+
+def dealt_among(asked: Sequence[Asked], leases: Sequence[Lease]) -> list[list[Lease]]:
+    """Deal leases out in turns, so that few results come to many generators; suspects only to those who take them."""
+    hands: list[list[Lease]] = [[] for _ in asked]
+    suspects = [one.suspects for one in asked]
+    for lease in sorted(leases, key=lambda lease: not is_suspect(lease.result)):  # the choosy ones first; stable otherwise
+        may = [
+            at
+            for at, one in enumerate(asked)
+            if len(hands[at]) < one.slots and (suspects[at] or not is_suspect(lease.result))
+        ]
+        at = min(may, key=lambda at: len(hands[at]))
+        suspects[at] -= is_suspect(lease.result)
+        hands[at].append(lease)
+    return hands
+
+
 @dataclass(slots=True)
 class _Survey:
     candidates: list[Candidate]
@@ -101,9 +127,24 @@ class SqlLeases:
         self._extensions: Batches[Sequence[LeaseRef], list[LeaseRef]] = Batches(
             database, in_transaction(database, self._extend)
         )
+        self._takes: Batches[Asked, Taken] = Batches(database, self._take)
 
     async def take(self, slots: int, suspects: int = 0) -> Taken:
         """Lease up to ``slots`` results, at most ``suspects`` of them suspects: fairly, inside windows and caps."""
+        return await self._takes.do(Asked(slots, min(suspects, slots)))
+
+    async def _take(self, asked: Sequence[Asked]) -> list[Taken | Exception]:
+        """Lease for all who ask at once, and deal it out among them."""
+        taken = await self._take_together(sum(one.slots for one in asked), sum(one.suspects for one in asked))
+        hands = dealt_among(asked, taken.leases)
+        # Whoever gets them tells of all that changed: the first, who is there for certain.
+        touched = [taken.touched, *[()] * (len(asked) - 1)]
+        return [
+            Taken(tuple(hand), tuple(told), taken.look_again_at, taken.now)
+            for hand, told in zip(hands, touched, strict=True)
+        ]
+
+    async def _take_together(self, slots: int, suspects: int) -> Taken:
         async with self._database.read() as tx:
             survey = await self._survey(tx, suspects)
             now = tx.now
