@@ -38,6 +38,7 @@ from nanobatch_generator.ports import Caller, LeaseSource, Provider, Spare
 from nanobatch_generator.running import Phase, Work
 from nanobatch_generator.spool import Spool, SpoolEntry
 from nanobatch_generator.tasks import await_task
+from nanobatch_generator.turnover import Turnover
 from nanobatch_generator.turns import Turns
 from nanobatch_runtime import requests, tracing
 from nanobatch_runtime.errors import NanobatchError, RemoteError
@@ -68,6 +69,7 @@ class Render:
         finish: Finish,
         latencies: Latencies,
         spare: Spare,
+        turnover: Turnover,
     ) -> None:
         """``providers`` by name; ``spare`` makes the calls of suspects."""
         self._leases = leases
@@ -78,6 +80,7 @@ class Render:
         self._finish = finish
         self._latencies = latencies
         self._spare = spare
+        self._turnover = turnover
         self._places = Places()
         self._turns = Turns()
 
@@ -161,6 +164,7 @@ class Render:
             await telling
         failpoint("spooled")
         del done, answer, request  # from here on the picture lies on disk: many of them may wait for a slow storage
+        await self._turnover.next_call()
         work.state = await self._finish.run(entry)
 
     async def _submit(self, work: Work, provider: Provider, request: PictureRequest, key: str) -> Done | Accepted:
@@ -170,6 +174,7 @@ class Render:
         await provider.ready()
         async with self._spare.process(lease.provider) if lease.suspect else nullcontext(provider) as caller:
             work.called(await self._start(lease))
+            self._turnover.begun()
             failpoint("attempt_written")
             what = {"provider": lease.provider, "model": lease.model, "attempt": work.attempt_id}
             with tracing.span("call of the provider", "CLIENT", **what):

@@ -33,6 +33,7 @@ from nanobatch_generator.servicers.generator import GeneratorServicer
 from nanobatch_generator.settings import GeneratorSettings
 from nanobatch_generator.spool import Spool
 from nanobatch_generator.translate import WatchMessages
+from nanobatch_generator.turnover import Turnover
 from nanobatch_generator.worker import Worker
 from nanobatch_runtime.clock import SystemClock
 from nanobatch_runtime.lifecycle import cancel
@@ -112,7 +113,7 @@ async def open_app(
         stack.callback(spool.close)
 
         leases, changes = GrpcLeases(storage_channel), GrpcChanges(storage_channel)
-        in_flight, latencies = InFlight(), Latencies(changes)
+        in_flight, latencies, turnover = InFlight(), Latencies(changes), Turnover()
         heartbeat = Heartbeat(GrpcLeaseExtender(target, settings.service_token))
         finish = Finish(leases, GrpcSink(storage_channel), pictures, spool)
         render = Render(
@@ -124,6 +125,7 @@ async def open_app(
             finish=finish,
             latencies=latencies,
             spare=spare or _spare_processes(settings),
+            turnover=turnover,
         )
         stack.enter_context(GENERATOR.shown())
         stack.enter_context(LEASES_HELD.of(in_flight.by_phase))
@@ -134,6 +136,7 @@ async def open_app(
             replay=Replay(spool, finish),
             heartbeat=heartbeat,
             in_flight=in_flight,
+            turnover=turnover,
             concurrency=settings.concurrency,
             spare_processes=settings.spare_processes,
         )

@@ -22,6 +22,7 @@ from nanobatch_generator.patience import patiently, pause
 from nanobatch_generator.ports import LeaseSource
 from nanobatch_generator.render import Render
 from nanobatch_generator.running import InFlight, Phase, Work
+from nanobatch_generator.turnover import Turnover
 from nanobatch_runtime.errors import NanobatchError
 from nanobatch_runtime.failpoints import failpoint
 from nanobatch_runtime.metrics import LEASES_LOST
@@ -49,6 +50,7 @@ class Worker:
         replay: Replay,
         heartbeat: Heartbeat,
         in_flight: InFlight,
+        turnover: Turnover,
         concurrency: int,
         spare_processes: int = 1,
         poll_wait: timedelta = _POLL_WAIT,
@@ -62,6 +64,7 @@ class Worker:
         self._replay = replay
         self._heartbeat = heartbeat
         self._in_flight = in_flight
+        self._turnover = turnover
         self._concurrency = concurrency
         self._spare_processes = spare_processes
         self._poll_wait = poll_wait
@@ -130,6 +133,7 @@ class Worker:
             if failures:
                 _log.info("storage.reached", failures=failures)
                 failures = 0
+            self._turnover.polled(free, len(leases))
             if self._stop.is_set():
                 await self._release([lease.ref for lease in leases], _LAST_WORDS)
             elif leases:

@@ -12,6 +12,7 @@ import pytest
 
 from nanobatch_generator.domain import StorageDownError, Usage
 from nanobatch_generator.running import InFlight, Phase
+from nanobatch_generator.turnover import Turnover
 from nanobatch_generator.worker import Worker
 from nanobatch_runtime.lifecycle import cancel
 from nanobatch_runtime.testing import eventually
@@ -104,6 +105,7 @@ async def start():
             replay=NoSpool(),
             heartbeat=Heart(),
             in_flight=InFlight(),
+            turnover=Turnover(),
             concurrency=concurrency,
             poll_wait=timedelta(seconds=5),
         )

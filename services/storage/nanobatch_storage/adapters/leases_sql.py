@@ -80,7 +80,9 @@ def dealt_among(asked: Sequence[Asked], leases: Sequence[Lease]) -> list[list[Le
     """Deal leases out in turns, so that few results come to many generators; suspects only to those who take them."""
     hands: list[list[Lease]] = [[] for _ in asked]
     suspects = [one.suspects for one in asked]
-    for lease in sorted(leases, key=lambda lease: not is_suspect(lease.result)):  # the choosy ones first; stable otherwise
+    for lease in sorted(
+        leases, key=lambda lease: not is_suspect(lease.result)
+    ):  # the choosy ones first; stable otherwise
         may = [
             at
             for at, one in enumerate(asked)
