@@ -85,7 +85,7 @@ async def test_the_main_job_runs_in_the_environment_of_prod_while_generators_com
 async def every_pod_is_well(pods: Namespace) -> None:
     """Ask `nanobatch doctor` in each pod: it asks what that pod may ask, and nothing else."""
     asked = {
-        "storage-1": {"database", "schema", "clock", "queue", "tasks", "pictures", "redis", "storage"},
+        "storage-1": {"database", "schema", "row security", "clock", "queue", "tasks", "pictures", "redis", "storage"},
         "generator-2": {"redis", "storage", "generator", "key ring"},
         "gateway-1": {"redis", "storage", "generator", "gateway", "key ring"},
         "web-1": {"gateway"},
