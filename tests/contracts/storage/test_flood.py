@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from datetime import timedelta
 
@@ -60,3 +61,13 @@ async def test_a_credential_that_is_stuck_holds_nobody_else_back(store, leases):
     free = await store.execution(other, 5)
     assert {lease.execution.id for lease in (await leases.take(5)).leases} == {free.id}
     assert slow.id != free.id
+
+
+async def test_those_who_ask_at_once_share_what_there_is_and_no_result_goes_to_two(store, leases):
+    user = await store.user()
+    await store.execution(user, 20)
+    taken = await asyncio.gather(*(leases.take(4) for _ in range(4)))
+    ids = [lease.result.id for one in taken for lease in one.leases]
+    assert len(ids) == len(set(ids)) == 10  # the bucket's window
+    assert all(one.leases for one in taken)
+    assert len({one.now for one in taken}) < 4  # not each with a look of its own

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -56,6 +56,8 @@ _SURVEY = Prepared(
 )
 # Not by a list of ids: a text as long as that is parsed anew each time.
 _BUCKETS = Prepared(select(buckets).where(buckets.c.id.in_(select(executions.c.bucket_id).where(ACTIVE))))
+_MOST = 100
+"""Results leased in one transaction, where several ask together."""
 _AHEAD = timedelta(seconds=1)
 """What may start within this time is leased now."""
 _IDS: BindParameter[str] = bindparam("ids", expanding=True)
@@ -92,6 +94,15 @@ def dealt_among(asked: Sequence[Asked], leases: Sequence[Lease]) -> list[list[Le
         suspects[at] -= is_suspect(lease.result)
         hands[at].append(lease)
     return hands
+
+
+def _together(asked: Sequence[Asked]) -> Iterator[Sequence[Asked]]:
+    """Part those who ask so that no transaction leases more than one of them could ask for alone."""
+    begin = 0
+    for end in range(1, len(asked) + 1):
+        if end == len(asked) or sum(one.slots for one in asked[begin : end + 1]) > _MOST:
+            yield asked[begin:end]
+            begin = end
 
 
 @dataclass(slots=True)
@@ -137,14 +148,13 @@ class SqlLeases:
 
     async def _take(self, asked: Sequence[Asked]) -> list[Taken | Exception]:
         """Lease for all who ask at once, and deal it out among them."""
-        taken = await self._take_together(sum(one.slots for one in asked), sum(one.suspects for one in asked))
-        hands = dealt_among(asked, taken.leases)
-        # Whoever gets them tells of all that changed: the first, who is there for certain.
-        touched = [taken.touched, *[()] * (len(asked) - 1)]
-        return [
-            Taken(tuple(hand), tuple(told), taken.look_again_at, taken.now)
-            for hand, told in zip(hands, touched, strict=True)
-        ]
+        given: list[Taken | Exception] = []
+        for some in _together(asked):
+            taken = await self._take_together(sum(one.slots for one in some), sum(one.suspects for one in some))
+            hands = dealt_among(some, taken.leases)
+            told = [taken.touched, *[()] * (len(some) - 1)]  # once is enough
+            given += [replace(taken, leases=tuple(hand), touched=what) for hand, what in zip(hands, told, strict=True)]
+        return given
 
     async def _take_together(self, slots: int, suspects: int) -> Taken:
         async with self._database.read() as tx:
