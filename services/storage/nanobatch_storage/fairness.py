@@ -1,4 +1,7 @@
-"""Who gets the next free slots: who has the fewest calls in flight; of equals, who was served longest ago. Pure."""
+"""Who gets the next free slots: who has the fewest calls in flight; of equals, who was served longest ago. Pure.
+
+Of one user's executions, those that have lost a lease come first.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,8 @@ class Candidate:
     ready: int
     """At most this many results of it are ready (an upper bound)."""
     create_time: datetime
+    lost: int = 0
+    """So many of its leases have run out: of a user's work, what was begun before goes before what was not."""
 
 
 class Turns:
@@ -74,12 +79,13 @@ def share(
     users = Counter(user_in_flight)
     left = dict(room)
     dealt: dict[str, int] = {}
-    queue: list[tuple[int, int, int, int, datetime, str, Candidate]] = []
+    queue: list[tuple[int, int, bool, int, int, datetime, str, Candidate]] = []
 
     def push(candidate: Candidate) -> None:
         user, execution = candidate.user_id, candidate.execution_id
         by_user = (users[user], turns.last(user))
-        by_execution = (candidate.in_flight + dealt.get(execution, 0), turns.last(execution))
+        count = dealt.get(execution, 0)
+        by_execution = (count >= candidate.lost, candidate.in_flight + count, turns.last(execution))
         heapq.heappush(queue, (*by_user, *by_execution, candidate.create_time, execution, candidate))
 
     candidates = list(candidates)

@@ -71,3 +71,17 @@ async def test_those_who_ask_at_once_share_what_there_is_and_no_result_goes_to_t
     assert len(ids) == len(set(ids)) == 10  # the bucket's window
     assert all(one.leases for one in taken)
     assert len({one.now for one in taken}) < 4  # not each with a look of its own
+
+
+async def test_what_a_dead_generator_held_is_leased_before_its_users_other_work(store):
+    user = await store.user()
+    leases = SqlLeases(store.database, duration=timedelta(seconds=30), ahead=0)
+    hit = await store.execution(user, 8)
+    held = {lease.result.id for lease in (await leases.take(8)).leases}
+    for _ in range(3):
+        await store.execution(user, 20)
+    store.clock.advance(timedelta(seconds=31))
+    again = (await leases.take(8)).leases
+    assert {lease.result.id for lease in again} == held
+    assert {lease.execution.id for lease in again} == {hit.id}
+    assert len((await leases.take(10)).leases) == 2  # lost leases have given their places back once, not twice

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from typing import Any
 
 from soak import ghost
 from soak.report import Report
@@ -13,6 +14,9 @@ from soak.wires import LostAnswers, LostCommits
 
 FREEZE = 1.8
 """Times the lease."""
+SLOW: dict[str, Any] = {"slots": 4, "latency": "uniform:0.6:1.2"}
+"""As slow as kills are: a process is killed once it has worked, some two seconds after the one before. Were the work done
+sooner, the last kills would all fall on its last few results, with no generator living long enough to begin a call."""
 _START_SECONDS = 15.0
 """A generator that had no work after this long found none."""
 
@@ -20,7 +24,7 @@ _START_SECONDS = 15.0
 async def kills(ground: Ground, *, kills: int = 50, results: int = 1000) -> Report:
     """SIGKILL one of three generators, again and again, and start a new one in its place."""
     report = ground.report
-    async with stage(ground, Setup()) as on:
+    async with stage(ground, Setup(**SLOW)) as on:
         await create(on, results)
         async for _ in on.over_the_run(kills, results):
             victim = await victim_with_work(on)
@@ -76,7 +80,7 @@ async def lost_answers(ground: Ground, *, results: int = 400, share: float = 0.1
 async def everything(ground: Ground, *, kills: int = 50, freezes: int = 10, results: int = 1000) -> Report:
     """Kills of any process, freezes, lost answers, a restart of PostgreSQL and FLUSHALL, in one run."""
     report = ground.report
-    async with stage(ground, Setup(proxies=frozenset({"database", "storage"}))) as on:
+    async with stage(ground, Setup(proxies=frozenset({"database", "storage"}), **SLOW)) as on:
         lose(on, 0.01)
         await create(on, results)
         plan = ["kill"] * kills + ["freeze"] * freezes + ["restart", "flush", "flush"]

@@ -11,9 +11,16 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def candidate(
-    execution: str, user: str, *, in_flight: int = 0, ready: int = 100, bucket: str | None = None, age: int = 0
+    execution: str,
+    user: str,
+    *,
+    in_flight: int = 0,
+    ready: int = 100,
+    bucket: str | None = None,
+    age: int = 0,
+    lost: int = 0,
 ):
-    return Candidate(execution, user, bucket or execution, in_flight, ready, START + timedelta(seconds=age))
+    return Candidate(execution, user, bucket or execution, in_flight, ready, START + timedelta(seconds=age), lost)
 
 
 def deal(candidates, slots, *, user_in_flight=None, room=None, turns=None):
@@ -34,6 +41,12 @@ def test_a_user_with_calls_in_flight_waits_for_one_with_none():
 def test_two_executions_of_one_user_share_evenly_and_the_older_one_is_first():
     dealt = deal([candidate("new", "a", age=5), candidate("old", "a")], 5)
     assert dealt == {"old": 3, "new": 2}
+
+
+def test_what_was_begun_and_lost_goes_before_what_a_user_has_not_begun_but_not_before_another_user():
+    mine = [candidate("idle", "a"), candidate("hit", "a", in_flight=9, lost=2, age=5)]
+    assert deal(mine, 4) == {"hit": 2, "idle": 2}
+    assert deal([*mine, candidate("other", "b", age=9)], 2) == {"hit": 1, "other": 1}
 
 
 def test_a_full_bucket_gets_nothing_and_holds_nobody_back():

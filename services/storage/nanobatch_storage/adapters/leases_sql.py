@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import BindParameter, ColumnElement, bindparam, case, func, select, update
+from sqlalchemy import BindParameter, ColumnElement, Row, bindparam, case, func, select, update
 
 from nanobatch_storage import pacing, quota
 from nanobatch_storage.adapters import rows, starting_sql
@@ -56,6 +56,15 @@ _SURVEY = Prepared(
 )
 # Not by a list of ids: a text as long as that is parsed anew each time.
 _BUCKETS = Prepared(select(buckets).where(buckets.c.id.in_(select(executions.c.bucket_id).where(ACTIVE))))
+_LOST = Prepared(
+    select(results.c.execution_id, func.count().label("lost"))
+    .where(
+        results.c.execution_id.in_(bindparam("ids", expanding=True)),
+        PROCESSING,
+        results.c.ready_at <= bindparam("until"),
+    )
+    .group_by(results.c.execution_id)
+)
 _MOST = 100
 """Results leased in one transaction, where several ask together."""
 _AHEAD = timedelta(seconds=1)
@@ -111,8 +120,8 @@ class _Survey:
     user_in_flight: Counter[str]
     room: dict[str, int]
     look_again_at: datetime | None
-    with_lost: set[str] = field(default_factory=set)
-    """Executions that have leases which ran out."""
+    lost: dict[str, int] = field(default_factory=dict)
+    """How many leases of an execution have run out."""
     put_off: dict[str, datetime] = field(default_factory=dict)
     """Buckets whose pace lets no call start before a time that is not near."""
 
@@ -173,7 +182,7 @@ class SqlLeases:
         if not dealt:
             return Taken((), (), survey.look_again_at, now)
         chosen = {one.execution_id: one for one in survey.candidates if one.execution_id in dealt}
-        orders = [Order(chosen[id_], count, id_ in survey.with_lost) for id_, count in dealt.items()]
+        orders = [Order(chosen[id_], count, id_ in survey.lost) for id_, count in dealt.items()]
 
         async def work(tx: Transaction) -> tuple[list[Lease], list[str]]:
             return await self._taking.take(tx, orders, suspects)
@@ -196,7 +205,7 @@ class SqlLeases:
             survey.room[bucket.id] = self._room(bucket, busy[bucket.id], tx.now)
             if quota.is_learned(bucket) and survey.room[bucket.id] > 0 and not bucket.is_cooling(tx.now):
                 await self._pace(tx, survey, bucket, busy[bucket.id], out[bucket.id])
-        expired = tx.now - self._loop_lag()
+        survey.lost = await self._lost(tx, active)
         for row in active:
             if row.state not in RUNNABLE_EXECUTION_STATES or row.bucket_id not in by_id:  # it ended between the two
                 continue
@@ -208,15 +217,31 @@ class SqlLeases:
             if when > tx.now:
                 survey.look_again_at = min(when, survey.look_again_at or when)
                 continue
-            if row.first_expiry is not None and row.first_expiry <= expired:
-                survey.with_lost.add(row.id)
-                survey.room[row.bucket_id] += row.processing  # lost leases still count as in flight: they take no room
+            # A lost lease still counts as in flight, and neither takes room nor puts anybody behind others: were it to, what
+            # a dead generator held would wait until everything else is done.
+            lost = survey.lost.get(row.id, 0)
+            survey.room[row.bucket_id] += lost
+            survey.user_in_flight[row.user_id] -= lost
+            in_flight = max(0, row.in_flight - lost)
             survey.candidates.append(
                 Candidate(
-                    row.id, row.user_id, row.bucket_id, row.in_flight, row.pending + row.processing, row.create_time
+                    row.id, row.user_id, row.bucket_id, in_flight, row.pending + row.processing, row.create_time, lost
                 )
             )
         return survey
+
+    async def _lost(self, tx: Transaction, active: Sequence[Row[Any]]) -> dict[str, int]:
+        """Return how many leases of each execution have run out; mostly there is none, and nothing is asked for."""
+        until = tx.now - self._loop_lag()
+        ids = [
+            row.id
+            for row in active
+            if row.state in RUNNABLE_EXECUTION_STATES and row.first_expiry is not None and row.first_expiry <= until
+        ]
+        if not ids:
+            return {}
+        found = await tx.connection.execute(_LOST, {"ids": ids, "until": until})
+        return {row.execution_id: row.lost for row in found}
 
     def _room(self, bucket: Bucket, in_flight: int, now: datetime) -> int:
         """How many more of a bucket to lease now. Those that only stand by are leased a few at a time."""
