@@ -171,12 +171,8 @@ class PostgresEngine:
     async def writing(self, user: str | None = None, /) -> AsyncIterator[PostgresConnection]:
         """Open a transaction; committed at the end."""
         async with self._connected(user) as connection:
-            await connection.begin(user)
-            try:
+            async with _begun(connection, user):
                 yield connection
-            except BaseException:
-                await connection.roll_back()
-                raise
             await connection.commit()
 
     @asynccontextmanager
@@ -186,12 +182,8 @@ class PostgresEngine:
             if user is None:
                 yield connection
                 return
-            await connection.begin(user)
-            try:
+            async with _begun(connection, user):
                 yield connection
-            except BaseException:
-                await connection.roll_back()
-                raise
             await connection.end_reading()
 
     @asynccontextmanager
@@ -219,6 +211,17 @@ class PostgresEngine:
         """Close all connections."""
         await self._engine.dispose()
         await self._users.dispose()
+
+
+@asynccontextmanager
+async def _begun(connection: PostgresConnection, user: str | None) -> AsyncIterator[None]:
+    """Begin a transaction, and undo it where something is raised; otherwise its end is for whoever knows which."""
+    await connection.begin(user)
+    try:
+        yield
+    except BaseException:
+        await connection.roll_back()
+        raise
 
 
 def _engine(url: URL, acts_for: str, pool_size: int, wait_seconds: float) -> AsyncEngine:
