@@ -50,6 +50,8 @@ class PostgresServer:
             **settings,
         }
         self._process: subprocess.Popen[bytes] | None = None
+        self.tablespace = "pg_default"
+        """Where databases are made."""
         flags = ["-A", "trust", "-U", _SUPERUSER, "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]
         initdb = [*self._as_user, self._binaries / "initdb", "-D", folder / "data", *flags]
         subprocess.run(initdb, check=True, capture_output=True, cwd=folder)
@@ -118,11 +120,24 @@ class PostgresServer:
     def create(self, template: str = "template0") -> str:
         """Make a database like ``template`` and return its name."""
         name = f"test_{secrets.token_hex(6)}"
-        self.run(f'create database "{name}" template "{template}" owner {OWNER}')
+        self.run(f'create database "{name}" template "{template}" owner {OWNER} tablespace {self.tablespace}')
         return name
 
     def drop(self, name: str) -> None:
         self.run(f'drop database if exists "{name}" with (force)')
+
+    @contextmanager
+    def databases_at(self, place: Path) -> Iterator[None]:
+        """Make databases in that folder while the context is open; they have to be dropped before it ends. The log stays."""
+        if self._as_user:
+            shutil.chown(place, "postgres", "postgres")
+        self.run(f"create tablespace elsewhere location '{place}'")
+        self.tablespace = "elsewhere"
+        try:
+            yield
+        finally:
+            self.tablespace = "pg_default"
+            self.run("drop tablespace elsewhere")
 
 
 @contextmanager

@@ -97,6 +97,7 @@ class Reading(Collector):
 
 ProcessCollector(registry=REGISTRY)
 LOOP_LAG = Reading("nanobatch_loop_lag_seconds", "Longest time that the event loop stood still, of the last 30 s")
+TASKS = Reading("nanobatch_tasks", "Tasks of the event loop that have not ended")
 REDIS_UP = Reading(
     "nanobatch_redis_up", "1 while Redis answers, 0 while it does not; not there without one", ["service"]
 )

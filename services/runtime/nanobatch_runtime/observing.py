@@ -23,7 +23,7 @@ from prometheus_client.exposition import choose_encoder
 from nanobatch_runtime.addresses import is_loopback
 from nanobatch_runtime.errors import UnavailableError
 from nanobatch_runtime.lifecycle import LoopLag
-from nanobatch_runtime.metrics import LOOP_LAG, REGISTRY
+from nanobatch_runtime.metrics import LOOP_LAG, REGISTRY, TASKS
 from nanobatch_runtime.settings import ObservedSettings
 from nanobatch_runtime.tracing import tracing
 
@@ -92,6 +92,8 @@ async def _answering(address: str, lag: LoopLag | None) -> AsyncGenerator[Observ
         async with AsyncExitStack() as stack:
             recent = (lag if lag is not None else await stack.enter_async_context(LoopLag().measuring())).recent
             stack.enter_context(LOOP_LAG.of(lambda: {(): recent().total_seconds()}))
+            loop = asyncio.get_running_loop()
+            stack.enter_context(TASKS.of(lambda: {(): float(len(asyncio.all_tasks(loop)))}))
             yield observed
     finally:
         await asyncio.to_thread(_end, server, thread)

@@ -32,6 +32,8 @@ _IDLE_MIB, _VISITS_MIB, _STALLED_MIB = 64, 10, 1
 _SOON, _TOLD_SECONDS = 1.0, 2.0
 _CUT_SECONDS = 30.0
 """How long a gateway lets a message lie before it cuts the stream."""
+_LEFT_SECONDS, _OTHERS = 30.0, 10
+"""How long what visitors leave may take to go, and how much of it may be of somebody else."""
 _LONG = " " + "boats of all colours " * 120
 """A prompt is told with each change of its result: these fill what lies between gateway and reader."""
 _TINY = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024))
@@ -67,8 +69,10 @@ async def audience(
         async with memory.within(f"{idle} watchers that wait", _IDLE_MIB):
             waiting = await stack.enter_async_context(_crowd(on, quiet, idle, _follow))
             await on.when(lambda: waiting.met == idle)
+        before = await _held(gateway, look)
         async with memory.within(f"{visits} that came and went", _VISITS_MIB):
             await _visited(on, quiet, visits)
+        await _nothing_is_left(report, gateway, look, before, f"{visits} that came and went")
 
         busy = await on.create(results, words="a boat" + _LONG)
         on.watchers.follow(busy, 10, drop_after=(10**6, 10**6))
@@ -222,6 +226,27 @@ async def _without_generators(on: Stage, report: Report, waiting: Audience) -> N
     report.hold(f"watchers that were cut as generators went: {waiting.ended[:3]}", kept=not waiting.ended)
     for one in on.generators:
         one.start()
+
+
+async def _held(process: psutil.Process, look: str) -> dict[str, int]:
+    """Return how many tasks, files and threads the process has."""
+    seen = await asyncio.to_thread(scrape, look)
+    tasks = int(seen.total("nanobatch_tasks"))
+    return {"tasks": tasks, "descriptors": process.num_fds(), "threads": process.num_threads()}
+
+
+async def _nothing_is_left(
+    report: Report, process: psutil.Process, look: str, before: dict[str, int], what: str
+) -> None:
+    """Wait until what the process holds is what it was, but for a few calls of others that may just be going on."""
+    deadline = time.monotonic() + _LEFT_SECONDS
+    while True:
+        now = await _held(process, look)
+        kept = all(now[kind] <= before[kind] + _OTHERS for kind in before)
+        if kept or time.monotonic() > deadline:
+            break
+        await asyncio.sleep(1)
+    report.hold(f"the gateway holds {now} after {what}, {before} before", kept=kept)
 
 
 async def _cut(report: Report, look: str, stalled: int) -> None:

@@ -1,8 +1,10 @@
-"""Scenario 23: the disk of pictures, of a spool, of the whole data folder is full for a while; then there is room."""
+"""Scenario 23: the disk of pictures, of a spool, of PostgreSQL, of the data folder is full for a while; then there is room."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
 import shutil
 import sqlite3
 import subprocess
@@ -10,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from processes import product, upstream
 
@@ -21,6 +24,8 @@ from soak.scenarios.workers import create
 from soak.stage import Stage, stage
 
 _SMALL, _ROOMY = "8m", "256m"
+_TABLES, _LEFT = "64m", 200_000
+"""A disk for PostgreSQL's tables, and how many bytes of it are left once there is work."""
 _PICTURE_BYTES = 300_000
 _BACK_SECONDS = 10.0
 
@@ -44,6 +49,7 @@ async def full_disks(ground: Ground, *, results: int = 120) -> Report:
     """Each disk in turn is too small for the run; when there is room, everything goes on without a restart."""
     await full_pictures(ground, results)
     await full_spool(ground, results)
+    await full_database(ground, results)
     await full_data_folder(ground, results)
     return ground.report
 
@@ -83,6 +89,35 @@ async def full_spool(ground: Ground, results: int) -> None:
             on.verdict(ground.report, results=results // 2, extra_calls_allowed=False)
             one.process.terminate()
             one.process.wait()
+
+
+async def full_database(ground: Ground, results: int) -> None:
+    """PostgreSQL's tables are on a small disk. Its log is not: without room for that the server itself ends."""
+    report = ground.report
+    with TemporaryDirectory(prefix="nanobatch-tables-") as folder:
+        place = Path(folder, "small")
+        os.chmod(folder, 0o711)  # noqa: PTH101, S103  # nothing else runs yet; the server has a user of its own
+        with disk(place, _TABLES) as make_room, ground.postgres.databases_at(place):
+            async with stage(ground, Setup(generators=2, watchers=1)) as on:
+                await create(on, results)
+                (place / "ballast").write_bytes(bytes(shutil.disk_usage(place).free - _LEFT))
+                async with Client(f"127.0.0.1:{on.gateway_ports[0]}") as client:
+                    refused = await told_of_no_room(client)
+                report.hold(f"PostgreSQL: a creation with no room is told {refused}", kept=refused == "DISK_FULL")
+                await stands_still(on)
+                await ended_with_room(report, on, "PostgreSQL", make_room, results)
+                on.verdict(report, results=results, extra_calls_allowed=False)
+
+
+async def told_of_no_room(client: Client) -> str:
+    """Ask for more than there is room for; returns the reason of the refusal."""
+    long = [secrets.token_hex(4_900) for _ in range(100)]
+    async with asyncio.timeout(60):
+        try:
+            await client.create_execution(long, model=MODEL, api_key=KEY)
+        except NanobatchError as error:
+            return str(error.reason)
+    return "nothing: it was taken"
 
 
 async def stands_still(on: Stage, seconds: float = 2.0) -> None:

@@ -45,6 +45,21 @@ async def test_metrics_are_shown_with_what_is_read_while_somebody_looks():
     assert "nanobatch_queue_ready{" not in metrics_text()
 
 
+async def test_tasks_are_counted_while_they_go_on():
+    async with observing(at("127.0.0.1:0"), "test") as observed:
+
+        async def tasks() -> float:
+            _, text = await asyncio.to_thread(get, observed.address, "/metrics")
+            return float(re.search(r"^nanobatch_tasks (\S+)", text, re.MULTILINE)[1])
+
+        before, end = await tasks(), asyncio.Event()
+        waiting = [asyncio.create_task(end.wait()) for _ in range(5)]
+        assert await tasks() == before + 5
+        end.set()
+        await asyncio.gather(*waiting)
+        assert await tasks() == before
+
+
 async def test_a_process_is_ready_when_it_says_so_and_live_while_its_loop_turns():
     async with observing(at("127.0.0.1:0"), "test") as observed:
         assert (await asyncio.to_thread(get, observed.address, "/readyz"))[0] == 503
