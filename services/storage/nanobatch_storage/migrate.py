@@ -7,7 +7,10 @@ lives, and most starts of a storage find the schema as it should be.
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ _LOCK = 626622824
 _WAIT_FOR_OTHERS = "60s"
 _WAIT_FOR_TABLES = "5s"
 """A migration that waits for a table makes all who come after it wait as well: better to fail and come again."""
+_PATIENCE = timedelta(seconds=60)
 _BUSY = {"55P03", "40P01"}
 """lock_not_available, and deadlock_detected: with others who were at work in several tables, of whom we gave way."""
 
@@ -44,12 +48,23 @@ class MigrationUnavailableError(UnavailableError):
     reason = "DATABASE_UNAVAILABLE"
 
 
-async def upgrade(url: str) -> None:
+async def upgrade(url: str, *, patience: timedelta = _PATIENCE) -> None:
     """Bring the database at a SQLAlchemy URL to the newest schema, all steps in one transaction or none.
 
-    Any number of processes may do this at once. Raises MigrationBusyError, MigrationUnavailableError.
+    Any number of processes may do this at once. Who finds a table held, or gives way in a deadlock, comes again for as long as
+    ``patience``. Raises MigrationBusyError, MigrationUnavailableError.
     """
-    await asyncio.to_thread(_upgrade, make_url(url))
+    deadline = time.monotonic() + patience.total_seconds()
+    while True:
+        try:
+            await asyncio.to_thread(_upgrade, make_url(url))
+        except MigrationBusyError:
+            if time.monotonic() >= deadline:
+                raise
+            _log.info("database.is_busy")
+            await asyncio.sleep(random.uniform(0.2, 1.0))  # noqa: S311  # lets the others through
+        else:
+            return
 
 
 def _upgrade(url: URL) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,24 @@ def test_partial_indexes_keep_their_conditions(connection):
 async def test_migrating_again_changes_nothing(database_url):
     await migrate.upgrade(database_url)
     await migrate.upgrade(database_url)
+
+
+async def test_a_migrator_that_finds_the_database_busy_comes_again_for_a_while(database_url, monkeypatch):
+    if database_url.startswith("sqlite"):
+        return  # its file is waited for by the driver
+    monkeypatch.setattr(migrate, "_WAIT_FOR_OTHERS", "50ms")
+    engine = create_engine(database_url, poolclass=NullPool)
+    try:
+        with engine.connect() as other:
+            other.execute(text("select pg_advisory_lock(:lock)"), {"lock": migrate._LOCK})
+            with pytest.raises(migrate.MigrationBusyError):
+                await migrate.upgrade(database_url, patience=timedelta(0))
+            waiting = asyncio.create_task(migrate.upgrade(database_url))
+            await asyncio.sleep(0.3)  # some tries
+            assert not waiting.done()
+        await asyncio.wait_for(waiting, 30)
+    finally:
+        engine.dispose()
 
 
 async def test_the_numbers_in_the_names_of_migrations_are_those_that_alembic_goes_by(tmp_path):
