@@ -287,7 +287,7 @@ def figures(run: Run) -> Iterator[str]:
         if hit < 0.8 * len(processes) and run.facts.get("faults_hit_work", True):
             yield f"INVALID: only {hit} of {len(processes)} faults hit work in flight"
         recovered = sorted(recoveries(run))
-        if recovered:
+        if recovered and run.facts.get("recovery_promised", True) is not None:
             limit = run.facts["lease_seconds"] + 1
             p99 = recovered[min(len(recovered) - 1, math.ceil(0.99 * len(recovered)) - 1)]
             middle = recovered[len(recovered) // 2]
