@@ -130,7 +130,7 @@ async def clocks(ground: Ground, *, each: int = 20, back: int = 15) -> Report:
             )
             await _far_back(on, report, clocks["postgres"], _DAY, each)
             # How soon leases come back is told above: the database's times say nothing of it where they were stepped.
-            on.verdict(report, failures_allowed=0, recovery_promised=None)  # its seconds are those of stepped clocks
+            on.verdict(report, failures_allowed=0, recovery_promised=None)
     report.none_of((len(names) - 1) * len(_STEPS) + 7, "steps")
     return report
 
