@@ -44,17 +44,15 @@ async def test_migrating_again_changes_nothing(database_url):
     await migrate.upgrade(database_url)
 
 
-async def test_a_migrator_that_finds_the_database_busy_comes_again_for_a_while(database_url, monkeypatch):
-    if database_url.startswith("sqlite"):
-        return  # its file is waited for by the driver
+async def test_a_migrator_that_finds_the_database_busy_comes_again_for_a_while(postgres_url, monkeypatch):
     monkeypatch.setattr(migrate, "_WAIT_FOR_OTHERS", "50ms")
-    engine = create_engine(database_url, poolclass=NullPool)
+    engine = create_engine(postgres_url, poolclass=NullPool)
     try:
         with engine.connect() as other:
             other.execute(text("select pg_advisory_lock(:lock)"), {"lock": migrate._LOCK})
             with pytest.raises(migrate.MigrationBusyError):
-                await migrate.upgrade(database_url, patience=timedelta(0))
-            waiting = asyncio.create_task(migrate.upgrade(database_url))
+                await migrate.upgrade(postgres_url, patience=timedelta(0))
+            waiting = asyncio.create_task(migrate.upgrade(postgres_url))
             await asyncio.sleep(0.3)  # some tries
             assert not waiting.done()
         await asyncio.wait_for(waiting, 30)
