@@ -22,6 +22,7 @@ insert into executions (id, user_id, workflow_id, request_hash, state, cancel_re
         '{{}}', md5('bucket' || n)::uuid, {each}, {each}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, {each}, 0,
         now() - interval '1 hour'
     from generate_series(1, {executions}) n;
+insert into active_executions select id, bucket_id, user_id from executions where active;
 insert into results (id, execution_id, user_id, batch_index, variation, prompt_text, reference_image_ids, state, revision,
         ready_at, reserved_micros, attempts, failures, unknowns, damaged, empties, crashes, overloads, width, height,
         mime_type, sha256, error_code, error_message, error_retryable, cost_micros, uncertain_micros)

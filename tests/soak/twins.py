@@ -188,7 +188,7 @@ TWINS: dict[str, Twin] = {
                 "        results.c.id.in_(\n"
                 "            select(results.c.id)\n"
                 '            .where(results.c.execution_id == bindparam("pick_execution_id"), PENDING, UNSUSPECTED)\n'
-                '            .where(results.c.ready_at <= bindparam("until"))\n'
+                '            .where(results.c.ready_at <= bindparam("until"), FROM_FIRST)\n'
                 "            .order_by(results.c.batch_index, results.c.variation)\n"
                 '            .limit(bindparam("count"))\n'
                 "            .with_for_update(key_share=True, skip_locked=True)\n"
@@ -202,7 +202,7 @@ TWINS: dict[str, Twin] = {
             Edit(
                 _TAKING, "        ready = {**names, ", '        ready = {"pick_execution_id": order.of.execution_id, '
             ),
-            Edit(_TAKING, "case, func, select\n", "case, func, select, update\n"),
+            Edit(_TAKING, "literal_column, select\n", "literal_column, select, update\n"),
         ),
     ),
     "locks-swapped": Twin(

@@ -234,6 +234,8 @@ class Execution:
     end_time: datetime | None
     origin_request_id: str | None = None
     origin_traceparent: str | None = None
+    first_pending: int = 0
+    """No pending result has a lower batch index; this may be too low, never too high."""
     stored: dict[str, Any] | None = field(default=None, compare=False, repr=False)
     """The row as it was read: what has not changed is not written back."""
 
@@ -255,6 +257,8 @@ class Execution:
         """Change a result's state, keep the counts, and give the result its own new revision."""
         self._count(result.state, -1)
         self._count(to, +1)
+        if to is ResultState.PENDING:
+            self.first_pending = min(self.first_pending, result.batch_index)
         result.state = to
         result.revision = self.stamp()
 

@@ -44,7 +44,7 @@ class StorageSettings(RedisSettings, ObservedSettings):
     """Name of the key of the object store; empty: the role of the pod or the machine."""
     s3_secret_access_key: SecretStr = Field(default=SecretStr(""), validation_alias="AWS_SECRET_ACCESS_KEY")
     """The key itself."""
-    lease_seconds: float = Field(default=30.0, ge=1, le=3600, validation_alias="NANOBATCH_LEASE_SECONDS")
+    lease_seconds: float = Field(default=30.0, ge=2, le=3600, validation_alias="NANOBATCH_LEASE_SECONDS")
     """How long a lease lasts without being renewed."""
     credential_window: int = Field(default=10, ge=1, le=1000, validation_alias="NANOBATCH_CREDENTIAL_WINDOW")
     """Calls in flight per key and model to begin with."""

@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 
 from nanobatch_storage.adapters.leases_sql import SqlLeases
 from nanobatch_storage.adapters.ledger_sql import SqlLedger
+from nanobatch_storage.adapters.lost_sql import EVERY as LOOK_FOR_LOST_EVERY
 from nanobatch_storage.adapters.tables import attempts, jobs
 from nanobatch_storage.domain import Charged, Failure, FailureClass, LeaseRef, PauseReason, ResultState
 from nanobatch_storage.errors import LeaseLostError
@@ -111,6 +112,7 @@ async def test_telling_it_twice_changes_nothing_and_a_closed_attempt_takes_none(
 
 async def test_a_stop_gives_it_back_at_once_with_the_task_still_out(tasks):
     assert await tasks.ledger.release([tasks.first]) == [tasks.execution.id]
+    tasks.store.clock.advance(LOOK_FOR_LOST_EVERY)
     (lease,) = await tasks.take()
     assert lease.job is not None
     assert (await tasks.now()).open_attempts == 1

@@ -14,6 +14,7 @@ from nanobatch_runtime.testing import eventually
 from nanobatch_storage import pacing
 from nanobatch_storage.adapters.leases_sql import SqlLeases
 from nanobatch_storage.adapters.ledger_sql import SqlLedger
+from nanobatch_storage.adapters.lost_sql import EVERY as LOOK_FOR_LOST_EVERY
 from nanobatch_storage.domain import (
     Charged,
     Completion,
@@ -283,6 +284,19 @@ async def test_a_completion_whose_answer_was_lost_is_recognised(store, queue, us
     assert await now_of(store, user, execution) == before
 
 
+async def test_no_call_starts_in_the_last_second_of_a_lease(store, queue, user):
+    """Storage was away, and no heartbeat has arrived yet: the call would outlive its lease, and somebody else call again."""
+    await store.execution(user, 2)
+    (late, in_time) = await queue.take(2)
+    store.clock.advance(TTL - timedelta(seconds=2))
+    await queue.start(ref(in_time))
+    store.clock.advance(timedelta(seconds=1))
+    with pytest.raises(LeaseLostError):
+        await queue.start(ref(late))
+    await queue.leases.extend([ref(late)])
+    await queue.start(ref(late))
+
+
 async def test_a_start_whose_answer_was_lost_opens_one_attempt(store, queue, user):
     execution = await store.execution(user, 1)
     (lease,) = [ref(one) for one in await queue.take()]
@@ -475,7 +489,56 @@ async def test_while_the_loop_was_blocked_no_lease_counts_as_expired(store, queu
     queue.lag = timedelta(seconds=10)
     assert await queue.take() == []
     queue.lag = timedelta(0)
+    store.clock.advance(LOOK_FOR_LOST_EVERY)
     assert len(await queue.take()) == 1
+
+
+async def test_while_leases_are_out_somebody_looks_a_few_times_a_second_whether_they_run_out(store, queue, user):
+    execution = await store.execution(user, 1)
+    await queue.take()
+    assert (await queue.leases.take(1)).look_again_at == store.clock.now() + LOOK_FOR_LOST_EVERY
+    await store.control.cancel(user, execution.id)
+    assert (await queue.leases.take(1)).look_again_at is None
+
+
+async def test_a_lease_is_found_that_was_written_down_long_after_the_time_it_counts_from(store, queue, user):
+    """Whoever wrote it down waited so long that all others were looked through meanwhile."""
+    execution = await store.execution(user, 1)
+    await queue.take()
+    (held,) = await store.results(user, execution.id)
+    store.clock.advance(timedelta(seconds=20))
+    assert await queue.take() == []
+    before = store.clock.now() - timedelta(seconds=15)
+    await store.change(execution.id, 0, ResultState.PROCESSING, ready_at=before, lease_expires_at=before)
+    store.clock.advance(LOOK_FOR_LOST_EVERY)
+    assert await queue.take() == []  # it is not looked for there
+    store.clock.advance(timedelta(seconds=40))
+    (found,) = await queue.take()  # the look at everything
+    assert (found.result.id, found.result.lease_id != held.lease_id) == (held.id, True)
+
+
+async def test_what_waits_is_found_below_the_first_that_was_known_to_wait(store, queue, user):
+    """The version before moves results without noting it; once a minute nothing is taken for granted."""
+    execution = await store.execution(user, 40)
+    await store.set_bucket(execution.bucket_id, window=100)
+    taken = await queue.take(40)
+    await store.change(execution.id, 3, ResultState.PENDING, ready_at=store.clock.now(), lease_id=None)
+    await store.set_execution(execution.id, first_pending=39)
+    assert await queue.take() == []
+    store.clock.advance(timedelta(minutes=1))
+    await queue.leases.extend([ref(one) for one in taken])
+    (found,) = await queue.take()
+    assert found.result.batch_index == 3
+    assert (await now_of(store, user, execution)).first_pending <= 3
+
+
+async def test_a_retry_is_found_before_what_has_not_begun(store, queue, user):
+    execution = await store.execution(user, 60)
+    await store.set_bucket(execution.bucket_id, window=100)
+    begun = [one for _ in range(5) for one in await queue.take(10)]
+    assert (await now_of(store, user, execution)).first_pending >= 16  # what waits no more is passed over
+    await queue.ledger.release([ref(begun[4])])
+    assert [one.result.batch_index for one in await queue.take(2)] == [4, 50]
 
 
 async def test_a_start_lets_all_old_leases_run_out_at_once(store, queue, user):
@@ -590,6 +653,7 @@ class TestFailures:
         assert {one.execution.id for one in await queue.take(10)} == {free.id}
         (first, *_) = await store.results(user, limited.id)
         assert first.failures == 0
+        await store.control.cancel(user, free.id)  # while leases are out, somebody looks whether they run out
         store.clock.advance(timedelta(seconds=25))
         assert (await queue.leases.take(10)).look_again_at == store.clock.now() + timedelta(seconds=1)
         store.clock.advance(timedelta(seconds=1))

@@ -27,7 +27,7 @@ def large_url(request, postgres_server):
             seed(url, pending=100_000, past=20_000)
         else:
             seed(url, pending=100, executions=10, past=100)
-            connection.execute("truncate users, buckets cascade")
+            connection.execute("truncate users, buckets, active_executions cascade")
             seed(url, pending=100_000, past=20_000, analyze=False)
     yield url
     postgres_server.drop(name)

@@ -34,7 +34,7 @@ from nanobatch_storage.adapters import (
 from nanobatch_storage.adapters.database import Database
 from nanobatch_storage.adapters.engine_postgres import PostgresConnection, PostgresEngine
 from nanobatch_storage.adapters.prepared import Prepared
-from nanobatch_storage.adapters.tables import metadata, users
+from nanobatch_storage.adapters.tables import active_executions, metadata, users
 from nanobatch_storage.adapters.usage_sql import SqlAnalytics
 from nanobatch_storage.doctor import examine_storage
 from nanobatch_storage.domain import Actor, NewPrompt
@@ -58,7 +58,7 @@ def of_users() -> dict[str, tuple]:
     for each in metadata.sorted_tables:  # what is referred to comes first
         if any(key.column.table.name in found for key in each.foreign_keys) or "user_id" in each.c:
             found[each.name] = (each, each.c.user_id)
-    return found
+    return {**found, active_executions.name: (active_executions, active_executions.c.user_id)}
 
 
 TABLES = of_users()

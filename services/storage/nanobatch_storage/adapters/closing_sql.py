@@ -15,7 +15,7 @@ from nanobatch_storage.adapters.credentials_sql import wipe_key_if_done
 from nanobatch_storage.adapters.database import Transaction
 from nanobatch_storage.adapters.fence_sql import Held
 from nanobatch_storage.adapters.prepared import Prepared
-from nanobatch_storage.adapters.tables import ACTIVE, buckets, executions, images, results
+from nanobatch_storage.adapters.tables import buckets, images, live_executions, results
 from nanobatch_storage.domain import (
     Attempt,
     Bucket,
@@ -41,13 +41,12 @@ Eased = tuple[str, int]
 Done = tuple[Completed, Eased | None]
 """What a completion did, and what its success changes, where it does."""
 
-_IN_USE = Prepared(
-    select(buckets, func.sum(executions.c.open_attempts - executions.c.finishing).label("out"))
-    .select_from(buckets)
-    .outerjoin(executions, (executions.c.bucket_id == buckets.c.id) & ACTIVE)
-    .where(buckets.c.id.in_(bindparam("ids", expanding=True)))
-    .group_by(buckets.c.id)
+_OUT = (
+    select(func.sum(live_executions.c.open_attempts - live_executions.c.finishing))
+    .where(live_executions.c.bucket_id == buckets.c.id)
+    .scalar_subquery()
 )
+_IN_USE = Prepared(select(buckets, _OUT.label("out")).where(buckets.c.id.in_(bindparam("ids", expanding=True))))
 
 
 async def complete(tx: Transaction, finished: Sequence[Finished]) -> list[Done | LeaseLostError]:

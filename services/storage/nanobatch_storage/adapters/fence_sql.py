@@ -11,15 +11,12 @@ from nanobatch_runtime.ids import is_id
 from nanobatch_storage.adapters import rows
 from nanobatch_storage.adapters.database import Transaction
 from nanobatch_storage.adapters.prepared import Prepared
-from nanobatch_storage.adapters.tables import attempts, executions, results
+from nanobatch_storage.adapters.tables import attempts, results
 from nanobatch_storage.domain import Attempt, Execution, LeaseRef, Result
 from nanobatch_storage.errors import LeaseLostError
 
 _RESULT_IDS: BindParameter[str] = bindparam("result_ids", expanding=True)
-_OWNERS = select(results.c.execution_id).where(results.c.id.in_(_RESULT_IDS))
-_LOCK_EXECUTIONS = Prepared(
-    rows.for_update(select(executions).where(executions.c.id.in_(_OWNERS)).order_by(executions.c.id))
-)
+_LOCK_EXECUTIONS = rows.locking(select(results.c.execution_id).where(results.c.id.in_(_RESULT_IDS)))
 # The results and, where one was opened under these leases, their attempts. Only the results are locked: attempts change
 # under the lock of their execution alone, which is held by then. The ids stand twice, for the planner: it does not conclude
 # from a list in one table what the other one's column may be.

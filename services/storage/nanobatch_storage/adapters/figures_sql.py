@@ -11,11 +11,19 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, bindparam, case, func, select
+from sqlalchemy import ColumnElement, Row, bindparam, case, func, select
 
 from nanobatch_storage.adapters.database import Database
 from nanobatch_storage.adapters.rows import bucket_from
-from nanobatch_storage.adapters.tables import ACTIVE, PENDING, PROCESSING, UtcDateTime, buckets, executions, results
+from nanobatch_storage.adapters.tables import (
+    PENDING,
+    PROCESSING,
+    UtcDateTime,
+    active_executions,
+    buckets,
+    live_executions,
+    results,
+)
 from nanobatch_storage.domain import RUNNABLE_EXECUTION_STATES, Bucket
 from nanobatch_storage.ports_queue import QueueFigures, What
 
@@ -24,19 +32,20 @@ _NOW = bindparam("now", type_=UtcDateTime)
 
 def _of_results(count: ColumnElement[int], what: ColumnElement[Any], *conditions: ColumnElement[bool]) -> Any:
     # Looked up only where the execution's own counter says that there is something to find.
-    found = select(what).where(results.c.execution_id == executions.c.id, *conditions).scalar_subquery()
+    found = select(what).where(results.c.execution_id == live_executions.c.id, *conditions).scalar_subquery()
     return case((count > 0, found))
 
 
+_LIVE = live_executions.c
 _EXECUTIONS = select(
-    executions.c.bucket_id,
-    executions.c.pending,
-    executions.c.processing,
-    _of_results(executions.c.pending, func.count(), PENDING, results.c.ready_at > _NOW).label("put_off"),
-    _of_results(executions.c.pending, func.min(results.c.ready_at), PENDING).label("first_ready"),
-    _of_results(executions.c.processing, func.min(results.c.ready_at), PROCESSING).label("first_expiry"),
-).where(and_(ACTIVE, executions.c.state.in_(sorted(RUNNABLE_EXECUTION_STATES))))
-_BUCKETS = select(buckets).where(buckets.c.id.in_(select(executions.c.bucket_id).where(ACTIVE)))
+    _LIVE.bucket_id,
+    _LIVE.pending,
+    _LIVE.processing,
+    _of_results(_LIVE.pending, func.count(), PENDING, results.c.ready_at > _NOW).label("put_off"),
+    _of_results(_LIVE.pending, func.min(results.c.ready_at), PENDING).label("first_ready"),
+    _of_results(_LIVE.processing, func.min(results.c.ready_at), PROCESSING).label("first_expiry"),
+).where(_LIVE.state.in_(sorted(RUNNABLE_EXECUTION_STATES)))
+_BUCKETS = select(buckets).where(buckets.c.id.in_(select(active_executions.c.bucket_id)))
 
 
 class SqlFigures:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import BindParameter, ColumnElement, Row, bindparam, case, func, select, update
+from sqlalchemy import BindParameter, bindparam, case, func, literal_column, select, update
 
 from nanobatch_storage import pacing, quota
 from nanobatch_storage.adapters import rows, starting_sql
 from nanobatch_storage.adapters.batches import Batches, in_transaction
 from nanobatch_storage.adapters.database import Database, Transaction
+from nanobatch_storage.adapters.lost_sql import EVERY as LOOK_FOR_LOST_EVERY
+from nanobatch_storage.adapters.lost_sql import LostLeases
 from nanobatch_storage.adapters.prepared import Prepared
-from nanobatch_storage.adapters.tables import ACTIVE, PENDING, PROCESSING, buckets, executions, results
+from nanobatch_storage.adapters.tables import (
+    PENDING,
+    UtcDateTime,
+    active_executions,
+    buckets,
+    executions,
+    live_executions,
+    results,
+)
 from nanobatch_storage.adapters.taking_sql import UNSUSPECTED, Order, Taking, crashes_below, in_flight
 from nanobatch_storage.domain import (
     RUNNABLE_EXECUTION_STATES,
@@ -30,41 +40,38 @@ from nanobatch_storage.fairness import Candidate, Turns, share
 from nanobatch_storage.policy import is_suspect
 from nanobatch_storage.ports_queue import Taken
 
-
-def _first(count: ColumnElement[int], *conditions: ColumnElement[bool]) -> ColumnElement[datetime]:
-    # Looked up only where the execution may run and its own counter says that there is something to find.
-    ours = results.c.execution_id == executions.c.id
-    first = select(func.min(results.c.ready_at)).where(ours, *conditions).scalar_subquery()
-    return case((executions.c.state.in_(sorted(RUNNABLE_EXECUTION_STATES)) & (count > 0), first))
-
-
 # Statements are built once: SQLAlchemy remembers the compiled form, and building one costs more than running it.
+_NOW: BindParameter[datetime] = bindparam("now", type_=UtcDateTime)
+_LIVE = live_executions.c
+_WAITING = (results.c.execution_id == _LIVE.id) & PENDING & UNSUSPECTED
+# In the prompts' order, so that what waits no more, whose index entries an old snapshot keeps, is not met on the way.
+_READY = (
+    select(results.c.ready_at)
+    .where(
+        _WAITING, results.c.ready_at <= _NOW, results.c.batch_index >= _LIVE.first_pending * bindparam("trust_first")
+    )
+    .order_by(results.c.batch_index.desc(), results.c.variation.desc())
+    .limit(literal_column("1"))
+    .scalar_subquery()
+)
+_LATER = select(func.min(results.c.ready_at)).where(_WAITING, results.c.ready_at > _NOW).scalar_subquery()
+_MAY_WAIT = _LIVE.state.in_(sorted(RUNNABLE_EXECUTION_STATES)) & (_LIVE.pending > 0)
 _SURVEY = Prepared(
     select(
-        executions.c.id,
-        executions.c.user_id,
-        executions.c.bucket_id,
-        executions.c.state,
-        executions.c.pending,
-        executions.c.processing,
-        executions.c.create_time,
+        _LIVE.id,
+        _LIVE.user_id,
+        _LIVE.bucket_id,
+        _LIVE.state,
+        _LIVE.pending,
+        _LIVE.processing,
+        _LIVE.create_time,
         in_flight().label("in_flight"),
-        (executions.c.open_attempts - executions.c.finishing).label("out"),
-        _first(executions.c.pending, PENDING, UNSUSPECTED).label("first_waiting"),
-        _first(executions.c.processing, PROCESSING).label("first_expiry"),
-    ).where(ACTIVE)
+        (_LIVE.open_attempts - _LIVE.finishing).label("out"),
+        case((_MAY_WAIT, func.coalesce(_READY, _LATER))).label("waiting_since"),
+    )
 )
 # Not by a list of ids: a text as long as that is parsed anew each time.
-_BUCKETS = Prepared(select(buckets).where(buckets.c.id.in_(select(executions.c.bucket_id).where(ACTIVE))))
-_LOST = Prepared(
-    select(results.c.execution_id, func.count().label("lost"))
-    .where(
-        results.c.execution_id.in_(bindparam("ids", expanding=True)),
-        PROCESSING,
-        results.c.ready_at <= bindparam("until"),
-    )
-    .group_by(results.c.execution_id)
-)
+_BUCKETS = Prepared(select(buckets).where(buckets.c.id.in_(select(active_executions.c.bucket_id))))
 _MOST = 100
 """Results leased in one transaction, where several ask together."""
 _AHEAD = timedelta(seconds=1)
@@ -120,7 +127,9 @@ class _Survey:
     user_in_flight: Counter[str]
     room: dict[str, int]
     look_again_at: datetime | None
-    lost: dict[str, int] = field(default_factory=dict)
+    trusts_first: bool = True
+    """Whether what waits was looked for from each execution's first pending on."""
+    lost: Mapping[str, int] = field(default_factory=dict)
     """How many leases of an execution have run out."""
     put_off: dict[str, datetime] = field(default_factory=dict)
     """Buckets whose pace lets no call start before a time that is not near."""
@@ -146,6 +155,7 @@ class SqlLeases:
         self._duration = duration
         self._loop_lag = loop_lag
         self._turns = Turns()
+        self._lost = LostLeases()
         self._extensions: Batches[Sequence[LeaseRef], list[LeaseRef]] = Batches(
             database, in_transaction(database, self._extend)
         )
@@ -182,7 +192,12 @@ class SqlLeases:
         if not dealt:
             return Taken((), (), survey.look_again_at, now)
         chosen = {one.execution_id: one for one in survey.candidates if one.execution_id in dealt}
-        orders = [Order(chosen[id_], count, id_ in survey.lost) for id_, count in dealt.items()]
+        orders = [
+            Order(chosen[id_], count, id_ in survey.lost, trusts_first=survey.trusts_first)
+            for id_, count in dealt.items()
+        ]
+        if any(order.has_lost for order in orders):
+            self._lost.look_anew()
 
         async def work(tx: Transaction) -> tuple[list[Lease], list[str]]:
             return await self._taking.take(tx, orders, suspects)
@@ -191,8 +206,10 @@ class SqlLeases:
         return Taken(tuple(leases), tuple(touched), survey.look_again_at, now)
 
     async def _survey(self, tx: Transaction, suspects: int) -> _Survey:
-        active = (await tx.connection.execute(_SURVEY, {"crashes_below": crashes_below(suspects)})).all()
-        survey = _Survey([], Counter(), {}, None)
+        whole = self._lost.begin(tx.now)
+        names = {"crashes_below": crashes_below(suspects), "now": tx.now, "trust_first": int(not whole)}
+        active = (await tx.connection.execute(_SURVEY, names)).all()
+        survey = _Survey([], Counter(), {}, None, trusts_first=not whole)
         busy: Counter[str] = Counter()
         out: Counter[str] = Counter()
         for row in active:
@@ -205,21 +222,23 @@ class SqlLeases:
             survey.room[bucket.id] = self._room(bucket, busy[bucket.id], tx.now)
             if quota.is_learned(bucket) and survey.room[bucket.id] > 0 and not bucket.is_cooling(tx.now):
                 await self._pace(tx, survey, bucket, busy[bucket.id], out[bucket.id])
-        survey.lost = await self._lost(tx, active)
+        survey.lost = await self._lost.of(tx, tx.now - self._loop_lag())
+        if any(row.processing for row in active):
+            survey.look_again_at = tx.now + LOOK_FOR_LOST_EVERY
         for row in active:
             if row.state not in RUNNABLE_EXECUTION_STATES or row.bucket_id not in by_id:  # it ended between the two
                 continue
             cooling_until = by_id[row.bucket_id].cooldown_until
-            times = [time for time in (row.first_waiting, row.first_expiry) if time is not None]
-            if not times:
+            lost = survey.lost.get(row.id, 0)
+            when = tx.now if lost else row.waiting_since
+            if when is None:
                 continue
-            when = max(min(times), cooling_until) if cooling_until else min(times)
+            when = max(when, cooling_until) if cooling_until else when
             if when > tx.now:
                 survey.look_again_at = min(when, survey.look_again_at or when)
                 continue
             # A lost lease still counts as in flight, and neither takes room nor puts anybody behind others: were it to, what
             # a dead generator held would wait until everything else is done.
-            lost = survey.lost.get(row.id, 0)
             survey.room[row.bucket_id] += lost
             survey.user_in_flight[row.user_id] -= lost
             in_flight = max(0, row.in_flight - lost)
@@ -229,19 +248,6 @@ class SqlLeases:
                 )
             )
         return survey
-
-    async def _lost(self, tx: Transaction, active: Sequence[Row[Any]]) -> dict[str, int]:
-        """Return how many leases of each execution have run out; mostly there is none, and nothing is asked for."""
-        until = tx.now - self._loop_lag()
-        ids = [
-            row.id
-            for row in active
-            if row.state in RUNNABLE_EXECUTION_STATES and row.first_expiry is not None and row.first_expiry <= until
-        ]
-        if not ids:
-            return {}
-        found = await tx.connection.execute(_LOST, {"ids": ids, "until": until})
-        return {row.execution_id: row.lost for row in found}
 
     def _room(self, bucket: Bucket, in_flight: int, now: datetime) -> int:
         """How many more of a bucket to lease now. Those that only stand by are leased a few at a time."""
@@ -312,6 +318,7 @@ class SqlLeases:
             )
 
         await self._database.write(work)
+        self._lost.look_anew()
 
     async def resume_due(self) -> list[str]:
         """Resume executions whose pause ends by itself by now (a daily quota has reset); returns their ids."""

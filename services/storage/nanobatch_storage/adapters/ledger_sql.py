@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 from sqlalchemy import Integer, Row, bindparam, select
@@ -14,7 +15,7 @@ from nanobatch_storage.adapters import closing_sql, fence_sql, jobs_sql, rows, s
 from nanobatch_storage.adapters.batches import Batches, in_transaction
 from nanobatch_storage.adapters.database import Database, Transaction
 from nanobatch_storage.adapters.prepared import Prepared
-from nanobatch_storage.adapters.tables import ABANDONED, attempts, executions, results
+from nanobatch_storage.adapters.tables import ABANDONED, active_executions, attempts, results
 from nanobatch_storage.domain import (
     RUNNABLE_EXECUTION_STATES,
     Attempt,
@@ -54,9 +55,10 @@ _LOOK = Prepared(
         attempts.c.id.in_(bindparam("ids", expanding=True)), results.c.id.in_(bindparam("result_ids", expanding=True))
     )
 )
-_OF_RESULT = Prepared(
-    select(executions).where(
-        executions.c.id
+# A call that nobody has reported is out: its execution is active.
+_BUCKET_OF = Prepared(
+    select(active_executions.c.bucket_id).where(
+        active_executions.c.execution_id
         == select(results.c.execution_id).where(results.c.id == bindparam("result_id")).scalar_subquery()
     )
 )
@@ -268,18 +270,16 @@ async def _lock_around(tx: Transaction, lease: LeaseRef, effect: BucketEffect) -
     """Lock the bucket, and its executions where the effect pauses them, before the result's own: the order of locks."""
     if effect is BucketEffect.NONE or not is_id(lease.result_id):
         return None, []
-    found_execution = (await tx.connection.execute(_OF_RESULT, {"result_id": lease.result_id})).one_or_none()
-    bucket_id = None if found_execution is None else found_execution.bucket_id
+    bucket_id = (await tx.connection.execute(_BUCKET_OF, {"result_id": lease.result_id})).scalar_one_or_none()
     if bucket_id is None:
         return None, []
     bucket = await rows.lock_bucket(tx, bucket_id)
     if effect not in policy.PAUSES:
         return bucket, []
-    runnable = select(executions).where(
-        executions.c.bucket_id == bucket_id, executions.c.state.in_(list(RUNNABLE_EXECUTION_STATES))
-    )
-    found = await tx.connection.execute(rows.for_update(runnable.order_by(executions.c.id)))
-    return bucket, [rows.execution_from(row) for row in found]
+    active = select(active_executions.c.execution_id).where(active_executions.c.bucket_id == bucket_id)
+    found = await rows.lock_executions(tx, [row.execution_id for row in await tx.connection.execute(active)])
+    is_concerned = [one.bucket_id == bucket_id and one.state in RUNNABLE_EXECUTION_STATES for one in found.values()]
+    return bucket, list(compress(found.values(), is_concerned))
 
 
 async def _refused(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Table, func, literal, select, text
 
 from nanobatch_storage.adapters.database import Database
-from nanobatch_storage.adapters.tables import metadata, users
+from nanobatch_storage.adapters.tables import active_executions, metadata, users
 from nanobatch_storage.domain import Actor
 
 _NONE = Actor("")
@@ -27,7 +27,8 @@ class Net:
 
 def guarded() -> list[Table]:
     """Return the tables whose rows belong to a user."""
-    return [table for table in metadata.sorted_tables if table is users or "user_id" in table.c]
+    tables = [*metadata.sorted_tables, active_executions]
+    return [table for table in tables if table is users or "user_id" in table.c]
 
 
 async def look(database: Database) -> Net:

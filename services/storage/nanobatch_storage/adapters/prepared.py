@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, Delete, Dialect, Insert, Result, Select, Update
+from sqlalchemy import Connection, Delete, Dialect, Insert, Select, Update
 from sqlalchemy.engine import IteratorResult
 from sqlalchemy.engine.result import SimpleResultMetaData
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -28,17 +28,28 @@ _MOST_FORMS = 100
 class Prepared:
     """A statement for one of two dialects, whose bound values are all named when it is run."""
 
-    def __init__(self, statement: Statement) -> None:
-        """``statement`` has no other parameters than ``bindparam`` with a name, and constants."""
-        self.statement = statement
+    def __init__(self, statement: Statement, *, postgresql: Statement | None = None) -> None:
+        """``statement`` has no other parameters than ``bindparam`` with a name, and constants.
+
+        ``postgresql`` asks the same of PostgreSQL in its own words, where it has better ones: the same columns, the same names.
+        """
+        self._statement, self._own = statement, {"postgresql": postgresql}
         self._on: dict[str, OnDialect] = {}
 
     def on(self, dialect: Dialect) -> OnDialect:
         """Return it as that dialect has it."""
         known = self._on.get(dialect.name)
         if known is None:
-            known = self._on[dialect.name] = OnDialect(self.statement, dialect)
+            statement = self._own.get(dialect.name)
+            known = self._on[dialect.name] = OnDialect(self._statement if statement is None else statement, dialect)
         return known
+
+
+class Rows(IteratorResult[Any]):
+    """Rows that were fetched."""
+
+    rowcount = -1
+    """How many there were, or how many a statement has changed."""
 
 
 class OnDialect:
@@ -72,14 +83,16 @@ class OnDialect:
         """Whether it answers with rows."""
         return bool(self._types)
 
-    def result(self, cursor: Any, fetched: list[Any]) -> Result[Any]:
+    def result(self, cursor: Any, fetched: list[Any]) -> Rows:
         """Return rows that the driver fetched, converted."""
         if self._converted is None and self.has_rows:
             # Asked once: drivers make the description of a cursor anew each time.
             self._converted = self._conversions(cursor.description)
         if self._converted:
             fetched = [self._convert(row) for row in fetched]
-        return IteratorResult(self._columns, iter(fetched))
+        rows = Rows(self._columns, iter(fetched))
+        rows.rowcount = cursor.rowcount
+        return rows
 
     def _form(self, values: Mapping[str, Any]) -> _Form:
         lengths = tuple([len(values[name]) for name in self._lists])

@@ -5,13 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import BindParameter, Row, Select, Table, bindparam, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    FromClause,
+    Row,
+    Select,
+    Table,
+    bindparam,
+    column,
+    func,
+    insert,
+    literal_column,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from nanobatch_storage.adapters import tables
 from nanobatch_storage.adapters.database import Transaction
-from nanobatch_storage.adapters.prepared import Prepared
+from nanobatch_storage.adapters.prepared import Prepared, Rows
 from nanobatch_storage.domain import (
     Attempt,
     Bucket,
@@ -130,11 +146,41 @@ def key_from_record(record: dict[str, Any]) -> EncryptedKey:
     )
 
 
+def locking(ids: Select[tuple[str]]) -> Prepared:
+    """Return the statement that locks executions, by id, of a select of ids."""
+    wanted = ids.distinct().order_by(*ids.selected_columns).subquery("wanted")
+    return Prepared(_lock_by_id(tables.executions, ids), postgresql=_lock_newest(wanted))
+
+
+def _lock_by_id(table: Table, ids: Any) -> Select[Any]:
+    return for_update(select(table).where(table.c.id.in_(ids)).order_by(table.c.id))
+
+
+def _lock_newest(wanted: FromClause) -> Select[Any]:
+    """Lock executions on PostgreSQL, in the order of ``wanted``, whose one column has their ids.
+
+    Their rows change with every step of every picture. While an old snapshot is open none of the old ones can be removed, and
+    by the primary key all would be met; here the newest is the first (docs/adr/0024).
+    """
+    (wanted_id,) = wanted.c
+    newest = (
+        for_update(select(tables.executions).where(wanted_id == tables.ROW_KEY))
+        .order_by(tables.EPOCH.desc())
+        .limit(literal_column("1"))
+        .lateral("newest")
+    )
+    return select(newest).select_from(wanted.join(newest, true()))
+
+
 # Built once: SQLAlchemy remembers the compiled form by the statement, and building one costs more than running it.
 _IDS: BindParameter[str] = bindparam("ids", expanding=True)
-_LOCK_BUCKETS, _LOCK_EXECUTIONS = (
-    Prepared(for_update(select(table).where(table.c.id.in_(_IDS)).order_by(table.c.id)))
-    for table in (tables.buckets, tables.executions)
+_ID = tables.executions.c.id.type
+_LOCK_BUCKETS = Prepared(_lock_by_id(tables.buckets, _IDS))
+_LOCK_EXECUTIONS = Prepared(
+    _lock_by_id(tables.executions, _IDS),
+    postgresql=_lock_newest(
+        func.unnest(bindparam("ids", type_=ARRAY(_ID))).table_valued(column("id", _ID), name="wanted").render_derived()
+    ),
 )
 
 
@@ -151,7 +197,7 @@ async def lock_bucket(tx: Transaction, bucket_id: str) -> Bucket:
 
 async def lock_executions(tx: Transaction, execution_ids: Iterable[str]) -> dict[str, Execution]:
     """Lock the executions that there are, by id."""
-    found = await tx.connection.execute(_LOCK_EXECUTIONS, {"ids": list(execution_ids)})
+    found = await tx.connection.execute(_LOCK_EXECUTIONS, {"ids": sorted(execution_ids)})
     return {row.id: execution_from(row) for row in found}
 
 
@@ -189,10 +235,13 @@ async def save(tx: Transaction, things: Sequence[R]) -> None:
             continue
         thing.stored = now
         values = {name: _stored_form(value) for name, value in changed.items()}
-        batches.setdefault(tuple(values), []).append({"row_id": thing.id, **values})
+        known = {"known_revision": before.get("revision")} if before is not None else {}
+        batches.setdefault(tuple(values), []).append({"row_id": thing.id, **known, **values})
     for names, batch in batches.items():
         statement = _update_of(_table_of(things[0]), names)
-        await tx.connection.execute(statement, batch if len(batch) > 1 else batch[0])
+        written = await tx.connection.execute(statement, batch if len(batch) > 1 else batch[0])
+        if cast("Rows", written).rowcount != len(batch):
+            raise AssertionError(f"{_table_of(things[0]).name} changed or went away though they were locked")
 
 
 async def add(tx: Transaction, things: Sequence[R]) -> None:
@@ -206,7 +255,14 @@ async def add(tx: Transaction, things: Sequence[R]) -> None:
 @cache
 def _update_of(table: Table, names: tuple[str, ...]) -> Prepared:
     changed: dict[str, BindParameter[Any]] = {name: bindparam(name) for name in names}
-    return Prepared(update(table).where(table.c.id == bindparam("row_id")).values(changed))
+    statement = update(table).values(changed)
+    row_id: BindParameter[str] = bindparam("row_id")
+    by_id = statement.where(table.c.id == row_id)
+    if table is not tables.executions:
+        return Prepared(by_id)
+    epoch = tables.epoch_of(bindparam("known_revision", type_=BigInteger))
+    newest = statement.where(row_id == tables.ROW_KEY, epoch == tables.EPOCH)
+    return Prepared(by_id, postgresql=newest)
 
 
 @cache

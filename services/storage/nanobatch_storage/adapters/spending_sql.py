@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, case, func, select, update
 from nanobatch_storage.adapters import rows
 from nanobatch_storage.adapters.database import Transaction
 from nanobatch_storage.adapters.prepared import Prepared
-from nanobatch_storage.adapters.tables import ACTIVE, attempts, executions, users
+from nanobatch_storage.adapters.tables import attempts, executions, live_executions, users
 from nanobatch_storage.domain import Charged, Execution, ExecutionState, PauseReason, Result
 
 _CAPS = Prepared(
@@ -26,8 +26,8 @@ _CAPS = Prepared(
     )
 )
 _RESERVED = Prepared(
-    select(func.coalesce(func.sum(executions.c.reserved_micros), 0)).where(
-        executions.c.user_id == bindparam("user_id"), ACTIVE
+    select(func.coalesce(func.sum(live_executions.c.reserved_micros), 0)).where(
+        live_executions.c.user_id == bindparam("user_id")
     )
 )
 # What may have been charged and was not reported counts with its worst case.

@@ -15,7 +15,7 @@ from nanobatch_storage.adapters import closing_sql, fence_sql, rows
 from nanobatch_storage.adapters.database import Transaction
 from nanobatch_storage.adapters.fence_sql import Held
 from nanobatch_storage.adapters.prepared import Prepared
-from nanobatch_storage.adapters.tables import ACTIVE, attempts, executions
+from nanobatch_storage.adapters.tables import attempts, live_executions
 from nanobatch_storage.domain import (
     RUNNABLE_EXECUTION_STATES,
     Attempt,
@@ -37,15 +37,16 @@ Started = tuple[str | LeaseLostError | WindowFullError, bool]
 
 HELD = timedelta(seconds=1.5)
 """A start that lies further ahead is not waited for with the lease in hand."""
-_OUT = executions.c.open_attempts - executions.c.finishing
+_LEFT = timedelta(seconds=1)
+"""Who has less of a lease left starts no call by it: after an outage its heart may beat too late, and it is paid twice."""
+_OUT = live_executions.c.open_attempts - live_executions.c.finishing
 _OUT_ELSEWHERE = Prepared(
-    select(executions.c.bucket_id, func.sum(_OUT).label("out"))
+    select(live_executions.c.bucket_id, func.sum(_OUT).label("out"))
     .where(
-        executions.c.bucket_id.in_(bindparam("ids", expanding=True)),
-        executions.c.id.not_in(bindparam("own", expanding=True)),
-        ACTIVE,
+        live_executions.c.bucket_id.in_(bindparam("ids", expanding=True)),
+        live_executions.c.id.not_in(bindparam("own", expanding=True)),
     )
-    .group_by(executions.c.bucket_id)
+    .group_by(live_executions.c.bucket_id)
 )
 _CALL = tuple_(attempts.c.id, attempts.c.lease_id, attempts.c.result_id)
 _END_CALLS = Prepared(
@@ -107,7 +108,7 @@ class _Starting:
         if bucket is None:
             raise LeaseLostError
         execution, result, attempt = self._held.of(lease)
-        expired = result.lease_expires_at is None or result.lease_expires_at <= self._tx.now
+        expired = result.lease_expires_at is None or result.lease_expires_at <= self._tx.now + _LEFT
         if result.state is not ResultState.PROCESSING or expired:
             raise LeaseLostError
         runnable = execution.state in RUNNABLE_EXECUTION_STATES

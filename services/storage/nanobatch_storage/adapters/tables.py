@@ -8,8 +8,10 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    BindParameter,
     Boolean,
     Column,
+    ColumnElement,
     Computed,
     DateTime,
     Dialect,
@@ -214,13 +216,50 @@ executions = Table(
     Column("end_time", UtcDateTime),
     Column("origin_request_id", String(64), comment="id in the logs of the call that made it; not the client's"),
     Column("origin_traceparent", String(64), comment="W3C trace context of that call; null: it was not traced"),
+    Column(
+        "first_pending", Integer, nullable=False, server_default="0", comment="none pending has a lower batch_index"
+    ),
     # Computed, so that the index over it changes with this one value and not with the counters beneath.
     Column("active", Boolean, Computed(_ACTIVE)),
     Index("uq_executions_request", "user_id", "request_id", unique=True, **_where("request_id is not null")),
     Index("ix_executions_list", "user_id", "create_time", "id"),
-    # The lease looks at these only: its cost grows with them, not with the results that wait in them.
+    # What SQLite's ``active_executions`` is made of; on PostgreSQL the version before looks by it.
     Index("ix_executions_active", "bucket_id", **_where("active")),
+    Index("ix_executions_resume", "resume_time", **_where("resume_time is not null")),
 )
+
+# Kept by the database, and never written from here: who may have calls out or to come (docs/adr/0024). The lease looks at
+# these only: its cost grows with them, not with the results that wait in them, nor with what has ended.
+_derived = MetaData()
+active_executions = Table(
+    "active_executions",
+    _derived,
+    _id("execution_id", primary_key=True),
+    _id("bucket_id", nullable=False),
+    _id("user_id", nullable=False),
+)
+live_executions = Table(
+    "live_executions",
+    _derived,
+    *(
+        Column(column.name, column.type, primary_key=column.primary_key)
+        for column in executions.c
+        if column.name
+        in {
+            "id", "user_id", "bucket_id", "state", "pending", "processing", "open_attempts", "finishing",
+            "reserved_micros", "create_time", "first_pending",
+        }
+    ),
+)  # fmt: skip
+"""Their newest rows, as far as the queue looks at them."""
+ROW_KEY, EPOCH = literal_column("executions.row_key", _ID), literal_column("executions.epoch", BigInteger)
+"""On PostgreSQL the id once more, and the number of sixteen revisions: ``ix_executions_newest`` is by both."""
+
+
+def epoch_of(revision: BindParameter[int]) -> ColumnElement[int]:
+    """Return the epoch of a revision."""
+    return revision // literal_column("16", BigInteger)
+
 
 retry_requests = Table(
     "retry_requests",
@@ -353,8 +392,6 @@ images = Table(
 )
 
 # Conditions of partial indexes, word for word: neither database sees that a bound parameter fulfils one.
-ACTIVE = literal_column("executions.active", Boolean)
-"""Executions that may have calls out or to come; what ``ix_executions_active`` indexes."""
 PENDING = results.c.state == literal_column("'PENDING'")
 """Results that wait to be leased."""
 PROCESSING = results.c.state == literal_column("'PROCESSING'")

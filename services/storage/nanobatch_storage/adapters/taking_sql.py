@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, bindparam, case, func, select
+from sqlalchemy import ColumnElement, bindparam, case, func, literal_column, select
 
 from nanobatch_storage.adapters import closing_sql, jobs_sql, rows, spending_sql
 from nanobatch_storage.adapters.credentials_sql import wipe_key_if_done
 from nanobatch_storage.adapters.database import Database, Transaction
 from nanobatch_storage.adapters.prepared import Prepared
 from nanobatch_storage.adapters.spending_sql import DayRoom
-from nanobatch_storage.adapters.tables import ACTIVE, PENDING, PROCESSING, credentials, executions, results
+from nanobatch_storage.adapters.tables import PENDING, PROCESSING, credentials, live_executions, results
 from nanobatch_storage.domain import (
     RUNNABLE_EXECUTION_STATES,
     Attempt,
@@ -38,7 +38,7 @@ def in_flight() -> ColumnElement[int]:
     Calls that are out of a cancelled execution still count; so do leases whose call has not begun. A call that has ended
     does not, though its picture is still being finished.
     """
-    e = executions.c
+    e = live_executions.c
     return case((e.open_attempts > e.processing, e.open_attempts), else_=e.processing) - e.finishing
 
 
@@ -56,25 +56,33 @@ def crashes_below(suspects: int) -> int:
 
 # One statement per index, each an ordered range of it: lost leases, oldest first, and what waits, in the prompts' order.
 # The rows picked are locked and stay picked: unlike UPDATE ... IN (SELECT ... LIMIT), no plan can take more of them.
+_OF_EXECUTION = results.c.execution_id == bindparam("execution_id")
+FROM_FIRST = results.c.batch_index >= bindparam("first")
 _PICK_LOST, _PICK_WAITING = (
     Prepared(
         select(results)
-        .where(
-            results.c.execution_id == bindparam("execution_id"), results.c.ready_at <= bindparam("until"), *conditions
-        )
+        .where(_OF_EXECUTION, results.c.ready_at <= bindparam("until"), *conditions)
         .order_by(*order)
         .limit(bindparam("count"))
         .with_for_update(key_share=True, skip_locked=True)
     )
     for conditions, order in (
         ([PROCESSING], [results.c.ready_at]),
-        ([PENDING, UNSUSPECTED], [results.c.batch_index, results.c.variation]),
+        ([PENDING, UNSUSPECTED, FROM_FIRST], [results.c.batch_index, results.c.variation]),
     )
 )
+_FIRST_PENDING = Prepared(
+    select(results.c.batch_index)
+    .where(_OF_EXECUTION, PENDING, FROM_FIRST)
+    .order_by(results.c.batch_index, results.c.variation)
+    .limit(literal_column("1"))
+)
+_STEP = 16
+"""After each so many prompts of an execution it is looked which of them is the first that still waits."""
 _IN_FLIGHT = Prepared(
-    select(executions.c.bucket_id, func.sum(in_flight()).label("in_flight"))
-    .where(ACTIVE, executions.c.bucket_id.in_(bindparam("ids", expanding=True)))
-    .group_by(executions.c.bucket_id)
+    select(live_executions.c.bucket_id, func.sum(in_flight()).label("in_flight"))
+    .where(live_executions.c.bucket_id.in_(bindparam("ids", expanding=True)))
+    .group_by(live_executions.c.bucket_id)
 )
 _KEYS = Prepared(
     select(credentials.c.id, credentials.c.record).where(
@@ -91,6 +99,8 @@ class Order:
     count: int
     has_lost: bool
     """Whether it has leases that ran out."""
+    trusts_first: bool
+    """Whether what waits is looked for from ``first_pending`` on."""
 
 
 @dataclass(slots=True)
@@ -172,9 +182,10 @@ class Taking:
 
         ``busy`` places of the bucket are taken.
         """
-        picked, free = await self._pick(tx, order, bucket, busy, suspects)
+        picked = await self._pick(tx, order, execution, self.places(bucket, tx.now) - busy, suspects)
         ready_at = {result.id: result.ready_at or tx.now for result in picked}
         lost = [result for result in picked if result.state is ResultState.PROCESSING]
+        free = bucket.calls_allowed(tx.now) - busy + len(lost)  # they still count as in flight
         failed, out = await closing_sql.close_lost(tx, execution, lost)
         leased: list[Result] = []
         for result in picked:
@@ -202,24 +213,24 @@ class Taking:
         return _Taken(execution, bucket, picked, leased, out, free, ready_at)
 
     async def _pick(
-        self, tx: Transaction, order: Order, bucket: Bucket, busy: int, suspects: int
-    ) -> tuple[list[Result], int]:
-        """Lock ready results; lost ones first, waiting ones as far as there are places.
-
-        Returns them with how many of them may begin at once: the others stand by.
-        """
-        room, free = self.places(bucket, tx.now) - busy, bucket.calls_allowed(tx.now) - busy
+        self, tx: Transaction, order: Order, execution: Execution, room: int, suspects: int
+    ) -> list[Result]:
+        """Lock ready results; lost ones first, waiting ones as far as there are places."""
         names = {"execution_id": order.of.execution_id}
         lost: list[Result] = []
         if order.has_lost:
             expired = {**names, "until": tx.now - self._loop_lag(), "count": order.count}
             lost = [rows.result_from(row) for row in await tx.connection.execute(_PICK_LOST, expired)]
-            free += len(lost)  # they still count as in flight
         count = min(order.count - len(lost), room)
         if count <= 0:
-            return lost, free
-        ready = {**names, "until": tx.now, "count": count, "crashes_below": crashes_below(suspects)}
-        return [*lost, *map(rows.result_from, await tx.connection.execute(_PICK_WAITING, ready))], free
+            return lost
+        first = execution.first_pending if order.trusts_first else 0
+        ready = {**names, "until": tx.now, "count": count, "crashes_below": crashes_below(suspects), "first": first}
+        waiting = [rows.result_from(row) for row in await tx.connection.execute(_PICK_WAITING, ready)]
+        if waiting and _is_worth_a_look(waiting, execution.first_pending):
+            found = await tx.connection.execute(_FIRST_PENDING, {**names, "first": first})
+            execution.first_pending = found.scalar_one()
+        return [*lost, *waiting]
 
     def _give(self, execution: Execution, result: Result, now: datetime) -> str:
         lease_id = result.lease_id = str(uuid.uuid4())
@@ -245,6 +256,14 @@ class Taking:
             for one in taken
             for place, result in enumerate(one.leased)
         ]
+
+
+def _is_worth_a_look(waiting: Sequence[Result], first_pending: int) -> bool:
+    """Whether the first of what waits may be another one by now: found at the price of a statement."""
+    first = waiting[0].batch_index
+    return first < first_pending or (
+        first >= first_pending + _STEP and any(result.batch_index % _STEP == 0 for result in waiting)
+    )
 
 
 def _may_run(execution: Execution, bucket: Bucket, now: datetime) -> bool:

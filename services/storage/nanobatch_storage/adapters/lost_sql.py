@@ -1,0 +1,67 @@
+"""Leases that have run out: looked for a few times a second, each time from where the last look ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import bindparam, func, select
+
+from nanobatch_storage.adapters.database import Transaction
+from nanobatch_storage.adapters.prepared import Prepared
+from nanobatch_storage.adapters.tables import PROCESSING, UtcDateTime, active_executions, results
+
+EVERY = timedelta(milliseconds=250)
+_WHOLE_EVERY = timedelta(minutes=1)
+_OVERLAP = timedelta(seconds=5)
+"""A lease may be written down so much later than the time that it counts from: its transaction has waited for locks."""
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+_LOST = Prepared(
+    select(results.c.execution_id, func.count().label("lost"), func.min(results.c.ready_at).label("first"))
+    .where(
+        results.c.execution_id.in_(select(active_executions.c.execution_id)),
+        PROCESSING,
+        results.c.ready_at > bindparam("since", type_=UtcDateTime),
+        results.c.ready_at <= bindparam("until", type_=UtcDateTime),
+    )
+    .group_by(results.c.execution_id)
+)
+
+
+class LostLeases:
+    """What one storage knows of leases that have run out.
+
+    A lease only ever gets a later end, and a new one ends after all that ran out before: what was looked through once need not
+    be again. That matters while an old snapshot is open, since the index entries of all leases that there ever were stay then.
+    Once a minute, and when the clock went back, everything is looked through nevertheless.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is known yet."""
+        self._since = _BEGINNING
+        self._looked_at: datetime | None = None
+        self._whole_at: datetime | None = None
+        self._found: dict[str, int] = {}
+
+    def begin(self, now: datetime) -> bool:
+        """Begin a look; returns whether it is to be one at everything."""
+        last = self._whole_at
+        if last is not None and last <= now < last + _WHOLE_EVERY and (self._looked_at or now) <= now:
+            return False
+        self._whole_at, self._looked_at, self._since = now, None, _BEGINNING
+        return True
+
+    async def of(self, tx: Transaction, until: datetime) -> Mapping[str, int]:
+        """Return how many leases of each execution had run out by ``until``, which is about now, or shortly before."""
+        if self._looked_at is not None and tx.now - self._looked_at < EVERY:
+            return self._found
+        found = (await tx.connection.execute(_LOST, {"since": self._since, "until": until})).all()
+        self._found = {row.execution_id: row.lost for row in found}
+        self._since = max(self._since, min([until, *(row.first for row in found)]) - _OVERLAP)
+        self._looked_at = tx.now
+        return self._found
+
+    def look_anew(self) -> None:
+        """Forget what was found: some are being leased again, or ran out all of a sudden."""
+        self._looked_at = None
