@@ -517,6 +517,20 @@ async def test_a_lease_is_found_that_was_written_down_long_after_the_time_it_cou
     assert (found.result.id, found.result.lease_id != held.lease_id) == (held.id, True)
 
 
+async def test_a_lease_that_ran_out_is_found_though_the_clock_went_back_in_between(store, queue, user):
+    first = await store.execution(user, 1)
+    await queue.take()
+    store.clock.advance(timedelta(seconds=20))
+    assert await queue.take() == []  # up to here all was looked through
+    await store.control.cancel(user, first.id)
+    store.clock.advance(-timedelta(hours=1))
+    await store.execution(user, 1)
+    (held,) = await queue.take()
+    store.clock.advance(TTL)
+    (found,) = await queue.take()
+    assert found.result.id == held.result.id
+
+
 async def test_what_waits_is_found_below_the_first_that_was_known_to_wait(store, queue, user):
     """The version before moves results without noting it; once a minute nothing is taken for granted."""
     execution = await store.execution(user, 40)
