@@ -16,6 +16,7 @@ from nanobatch_storage.adapters.leases_sql import SqlLeases
 from nanobatch_storage.adapters.ledger_sql import SqlLedger
 from nanobatch_storage.adapters.lost_sql import EVERY as LOOK_FOR_LOST_EVERY
 from nanobatch_storage.domain import (
+    Actor,
     Charged,
     Completion,
     EndedCall,
@@ -293,8 +294,16 @@ async def test_no_call_starts_in_the_last_second_of_a_lease(store, queue, user):
     store.clock.advance(timedelta(seconds=1))
     with pytest.raises(LeaseLostError):
         await queue.start(ref(late))
-    await queue.leases.extend([ref(late)])
-    await queue.start(ref(late))
+    (again,) = await queue.take()  # it went back at once
+    assert again.result.id == late.result.id
+
+
+async def test_a_start_whose_answer_was_lost_may_be_asked_for_again_until_the_lease_is_over(store, queue, user):
+    await store.execution(user, 1)
+    (lease,) = await queue.take()
+    attempt = await queue.start(ref(lease))
+    store.clock.advance(TTL - timedelta(milliseconds=500))
+    assert await queue.start(ref(lease)) == attempt
 
 
 async def test_a_start_whose_answer_was_lost_opens_one_attempt(store, queue, user):
@@ -532,18 +541,36 @@ async def test_a_lease_that_ran_out_is_found_though_the_clock_went_back_in_betwe
 
 
 async def test_what_waits_is_found_below_the_first_that_was_known_to_wait(store, queue, user):
-    """The version before moves results without noting it; once a minute nothing is taken for granted."""
+    """The version before moves results without noting it: they come after what is known to wait, whoever looked meanwhile."""
     execution = await store.execution(user, 40)
     await store.set_bucket(execution.bucket_id, window=100)
-    taken = await queue.take(40)
+    taken = await queue.take(39)
     await store.change(execution.id, 3, ResultState.PENDING, ready_at=store.clock.now(), lease_id=None)
     await store.set_execution(execution.id, first_pending=39)
-    assert await queue.take() == []
-    store.clock.advance(timedelta(minutes=1))
-    await queue.leases.extend([ref(one) for one in taken])
-    (found,) = await queue.take()
-    assert found.result.batch_index == 3
+    await store.set_bucket(execution.bucket_id, window=20)
+    for minutes in range(3):  # no room, however often somebody looks
+        assert await queue.take() == [], minutes
+        store.clock.advance(timedelta(minutes=1))
+        await queue.leases.extend([ref(one) for one in taken])
+    await store.set_bucket(execution.bucket_id, window=100)
+    assert [one.result.batch_index for _ in range(2) for one in await queue.take()] == [39, 3]
     assert (await now_of(store, user, execution)).first_pending <= 3
+
+
+async def test_leases_that_ran_out_during_a_pause_keep_nobody_looking_and_are_found_at_once_after_it(
+    store, queue, user
+):
+    execution, other = await store.execution(user, 1), await store.paid(await store.user(), 1)
+    await queue.take(1)
+    await store.control.pause(user, execution.id)
+    await store.control.cancel(Actor(other.user_id), other.id)
+    store.clock.advance(TTL + timedelta(hours=1))
+    assert (await queue.leases.take(1)).look_again_at is None
+    store.clock.advance(timedelta(seconds=30))
+    assert (await queue.leases.take(1)).look_again_at is None
+    await store.control.resume(user, execution.id, None, None)
+    (found,) = await queue.take()
+    assert found.execution.id == execution.id
 
 
 async def test_a_retry_is_found_before_what_has_not_begun(store, queue, user):

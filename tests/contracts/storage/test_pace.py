@@ -105,6 +105,14 @@ async def test_a_learned_rate_spaces_the_starts_and_leases_only_what_may_start_s
     assert await pace.start(leases[1])
 
 
+async def test_a_quick_pace_is_looked_after_sooner_than_leases_that_may_run_out(pace):
+    refused_at = pace.store.clock.now() - timedelta(seconds=1)
+    await pace.store.set_bucket(pace.execution.bucket_id, window=100, rate=20.0, rate_calls=50, refused_at=refused_at)
+    assert 20 <= len(await pace.take(60)) <= 25  # a second's starts
+    taken = await pace.leases.take(60)
+    assert (taken.leases, taken.look_again_at - taken.now <= timedelta(seconds=0.1)) == ((), True)
+
+
 async def test_what_has_to_wait_longer_goes_back_and_readers_are_told_until_when(pace):
     now = pace.store.clock.now()
     pace.passes(1)

@@ -44,15 +44,15 @@ from nanobatch_storage.ports_queue import Taken
 _NOW: BindParameter[datetime] = bindparam("now", type_=UtcDateTime)
 _LIVE = live_executions.c
 _WAITING = (results.c.execution_id == _LIVE.id) & PENDING & UNSUSPECTED
-# In the prompts' order, so that what waits no more, whose index entries an old snapshot keeps, is not met on the way.
-_READY = (
+# In the prompts' order, so that what waits no more, whose index entries an old snapshot keeps, is not met on the way. Below the
+# first that is known to wait there is something only where the version before has brought it back.
+_READY, _BELOW = (
     select(results.c.ready_at)
-    .where(
-        _WAITING, results.c.ready_at <= _NOW, results.c.batch_index >= _LIVE.first_pending * bindparam("trust_first")
-    )
+    .where(_WAITING, results.c.ready_at <= _NOW, *bound)
     .order_by(results.c.batch_index.desc(), results.c.variation.desc())
     .limit(literal_column("1"))
     .scalar_subquery()
+    for bound in ([results.c.batch_index >= _LIVE.first_pending], [])
 )
 _LATER = select(func.min(results.c.ready_at)).where(_WAITING, results.c.ready_at > _NOW).scalar_subquery()
 _MAY_WAIT = _LIVE.state.in_(sorted(RUNNABLE_EXECUTION_STATES)) & (_LIVE.pending > 0)
@@ -67,7 +67,7 @@ _SURVEY = Prepared(
         _LIVE.create_time,
         in_flight().label("in_flight"),
         (_LIVE.open_attempts - _LIVE.finishing).label("out"),
-        case((_MAY_WAIT, func.coalesce(_READY, _LATER))).label("waiting_since"),
+        case((_MAY_WAIT, func.coalesce(_READY, _LATER, _BELOW))).label("waiting_since"),
     )
 )
 # Not by a list of ids: a text as long as that is parsed anew each time.
@@ -127,12 +127,14 @@ class _Survey:
     user_in_flight: Counter[str]
     room: dict[str, int]
     look_again_at: datetime | None
-    trusts_first: bool = True
-    """Whether what waits was looked for from each execution's first pending on."""
     lost: Mapping[str, int] = field(default_factory=dict)
     """How many leases of an execution have run out."""
     put_off: dict[str, datetime] = field(default_factory=dict)
     """Buckets whose pace lets no call start before a time that is not near."""
+
+    def look_again_by(self, when: datetime) -> None:
+        """Note that something may be to be done then."""
+        self.look_again_at = min(when, self.look_again_at or when)
 
 
 class SqlLeases:
@@ -192,10 +194,7 @@ class SqlLeases:
         if not dealt:
             return Taken((), (), survey.look_again_at, now)
         chosen = {one.execution_id: one for one in survey.candidates if one.execution_id in dealt}
-        orders = [
-            Order(chosen[id_], count, id_ in survey.lost, trusts_first=survey.trusts_first)
-            for id_, count in dealt.items()
-        ]
+        orders = [Order(chosen[id_], count, id_ in survey.lost) for id_, count in dealt.items()]
         if any(order.has_lost for order in orders):
             self._lost.look_anew()
 
@@ -206,10 +205,9 @@ class SqlLeases:
         return Taken(tuple(leases), tuple(touched), survey.look_again_at, now)
 
     async def _survey(self, tx: Transaction, suspects: int) -> _Survey:
-        whole = self._lost.begin(tx.now)
-        names = {"crashes_below": crashes_below(suspects), "now": tx.now, "trust_first": int(not whole)}
+        names = {"crashes_below": crashes_below(suspects), "now": tx.now}
         active = (await tx.connection.execute(_SURVEY, names)).all()
-        survey = _Survey([], Counter(), {}, None, trusts_first=not whole)
+        survey = _Survey([], Counter(), {}, None)
         busy: Counter[str] = Counter()
         out: Counter[str] = Counter()
         for row in active:
@@ -222,20 +220,29 @@ class SqlLeases:
             survey.room[bucket.id] = self._room(bucket, busy[bucket.id], tx.now)
             if quota.is_learned(bucket) and survey.room[bucket.id] > 0 and not bucket.is_cooling(tx.now):
                 await self._pace(tx, survey, bucket, busy[bucket.id], out[bucket.id])
-        survey.lost = await self._lost.of(tx, tx.now - self._loop_lag())
-        if any(row.processing for row in active):
-            survey.look_again_at = tx.now + LOOK_FOR_LOST_EVERY
+        able = {
+            row.id
+            for row in active
+            if row.state in RUNNABLE_EXECUTION_STATES
+            and row.bucket_id in by_id  # otherwise it ended between the two statements
+            and not by_id[row.bucket_id].is_cooling(tx.now)
+        }
+        survey.lost = await self._lost.of(tx, able, until=tx.now - self._loop_lag())
+        if any(row.processing for row in active if row.id in able):
+            survey.look_again_by(tx.now + LOOK_FOR_LOST_EVERY)
         for row in active:
             if row.state not in RUNNABLE_EXECUTION_STATES or row.bucket_id not in by_id:  # it ended between the two
                 continue
             cooling_until = by_id[row.bucket_id].cooldown_until
             lost = survey.lost.get(row.id, 0)
             when = tx.now if lost else row.waiting_since
+            if when is None and row.processing and row.id not in able:
+                when = cooling_until
             if when is None:
                 continue
             when = max(when, cooling_until) if cooling_until else when
             if when > tx.now:
-                survey.look_again_at = min(when, survey.look_again_at or when)
+                survey.look_again_by(when)
                 continue
             # A lost lease still counts as in flight, and neither takes room nor puts anybody behind others: were it to, what
             # a dead generator held would wait until everything else is done.
@@ -264,7 +271,7 @@ class SqlLeases:
             gap = timedelta(seconds=(1 - soon) / quota.speed(bucket, tx.now))
             start_at = quota.next_start(bucket, traffic, tx.now)
             when = max(tx.now + gap, start_at - _AHEAD)
-            survey.look_again_at = min(when, survey.look_again_at or when)
+            survey.look_again_by(when)
             if start_at > tx.now + starting_sql.HELD:
                 survey.put_off[bucket.id] = start_at
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import bindparam, func, select
@@ -34,7 +35,8 @@ class LostLeases:
 
     A lease only ever gets a later end, and a new one ends after all that ran out before: what was looked through once need not
     be again. That matters while an old snapshot is open, since the index entries of all leases that there ever were stay then.
-    Once a minute, and when the clock went back, everything is looked through nevertheless.
+    Everything is looked through nevertheless once a minute, when the clock went back, and when an execution is able to run
+    again that had lost leases while it was not: paused, or with a key that has to wait.
     """
 
     def __init__(self) -> None:
@@ -43,25 +45,30 @@ class LostLeases:
         self._looked_at: datetime | None = None
         self._whole_at: datetime | None = None
         self._found: dict[str, int] = {}
+        self._aside: set[str] = set()
 
-    def begin(self, now: datetime) -> bool:
-        """Begin a look; returns whether it is to be one at everything."""
-        last = self._whole_at
-        if last is not None and last <= now < last + _WHOLE_EVERY and (self._looked_at or now) <= now:
-            return False
-        self._whole_at, self._looked_at, self._since = now, None, _BEGINNING
-        return True
+    async def of(self, tx: Transaction, able: AbstractSet[str], until: datetime) -> Mapping[str, int]:
+        """Return how many leases of each execution had run out by ``until``, which is about now, or shortly before.
 
-    async def of(self, tx: Transaction, until: datetime) -> Mapping[str, int]:
-        """Return how many leases of each execution had run out by ``until``, which is about now, or shortly before."""
+        Only those of executions that are able to run count, or keep the next look from beginning later.
+        """
+        if self._is_time_for_all(tx.now) or not self._aside.isdisjoint(able):
+            self._whole_at, self._looked_at, self._since = tx.now, None, _BEGINNING
+            self._aside.clear()
         if self._looked_at is not None and tx.now - self._looked_at < EVERY:
             return self._found
         found = (await tx.connection.execute(_LOST, {"since": self._since, "until": until})).all()
-        self._found = {row.execution_id: row.lost for row in found}
-        self._since = max(self._since, min([until, *(row.first for row in found)]) - _OVERLAP)
+        counted = [row for row in found if row.execution_id in able]
+        self._aside.update(row.execution_id for row in found if row.execution_id not in able)
+        self._found = {row.execution_id: row.lost for row in counted}
+        self._since = max(self._since, min([until, *(row.first for row in counted)]) - _OVERLAP)
         self._looked_at = tx.now
         return self._found
 
     def look_anew(self) -> None:
         """Forget what was found: some are being leased again, or ran out all of a sudden."""
         self._looked_at = None
+
+    def _is_time_for_all(self, now: datetime) -> bool:
+        last = self._whole_at
+        return last is None or not last <= (self._looked_at or now) <= now < last + _WHOLE_EVERY

@@ -108,7 +108,7 @@ class _Starting:
         if bucket is None:
             raise LeaseLostError
         execution, result, attempt = self._held.of(lease)
-        expired = result.lease_expires_at is None or result.lease_expires_at <= self._tx.now + _LEFT
+        expired = result.lease_expires_at is None or result.lease_expires_at <= self._tx.now
         if result.state is not ResultState.PROCESSING or expired:
             raise LeaseLostError
         runnable = execution.state in RUNNABLE_EXECUTION_STATES
@@ -117,9 +117,12 @@ class _Starting:
             if attempt.charged is None and runnable:
                 return attempt.id
             raise LeaseLostError
-        if not runnable or execution.bucket_id != bucket.id:
+        if not runnable or execution.bucket_id != bucket.id or self._is_nearly_over(result):
             raise self._send_back(execution, result)  # paused, or another key since: this lease carries the old one
         return await self._open(lease, bucket, execution, result)
+
+    def _is_nearly_over(self, result: Result) -> bool:
+        return result.lease_expires_at is None or result.lease_expires_at <= self._tx.now + _LEFT
 
     async def _open(self, lease: LeaseRef, bucket: Bucket, execution: Execution, result: Result) -> str:
         """Open an attempt where window and pace of the bucket let its call start now."""

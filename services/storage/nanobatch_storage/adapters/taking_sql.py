@@ -99,8 +99,6 @@ class Order:
     count: int
     has_lost: bool
     """Whether it has leases that ran out."""
-    trusts_first: bool
-    """Whether what waits is looked for from ``first_pending`` on."""
 
 
 @dataclass(slots=True)
@@ -224,12 +222,16 @@ class Taking:
         count = min(order.count - len(lost), room)
         if count <= 0:
             return lost
-        first = execution.first_pending if order.trusts_first else 0
-        ready = {**names, "until": tx.now, "count": count, "crashes_below": crashes_below(suspects), "first": first}
-        waiting = [rows.result_from(row) for row in await tx.connection.execute(_PICK_WAITING, ready)]
+        ready = {**names, "until": tx.now, "count": count, "crashes_below": crashes_below(suspects)}
+        first = execution.first_pending
+        found = (await tx.connection.execute(_PICK_WAITING, {**ready, "first": first})).all()
+        if not found and first > 0:  # the version before has brought something back below
+            first = 0
+            found = (await tx.connection.execute(_PICK_WAITING, {**ready, "first": first})).all()
+        waiting = [rows.result_from(row) for row in found]
         if waiting and _is_worth_a_look(waiting, execution.first_pending):
-            found = await tx.connection.execute(_FIRST_PENDING, {**names, "first": first})
-            execution.first_pending = found.scalar_one()
+            lowest = await tx.connection.execute(_FIRST_PENDING, {**names, "first": first})
+            execution.first_pending = lowest.scalar_one()
         return [*lost, *waiting]
 
     def _give(self, execution: Execution, result: Result, now: datetime) -> str:

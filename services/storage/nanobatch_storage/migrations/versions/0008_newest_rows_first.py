@@ -51,7 +51,9 @@ begin
         delete from active_executions where execution_id = old.id;
     end if;
     if tg_op <> 'DELETE' and new.active then
-        insert into active_executions (execution_id, bucket_id, user_id) values (new.id, new.bucket_id, new.user_id);
+        -- That a row is there already can only be somebody's repair: it is not to stand in the way for ever.
+        insert into active_executions (execution_id, bucket_id, user_id) values (new.id, new.bucket_id, new.user_id)
+            on conflict (execution_id) do update set bucket_id = excluded.bucket_id, user_id = excluded.user_id;
     end if;
     return null;
 end $$
@@ -78,12 +80,12 @@ def upgrade() -> None:
         op.execute(_SQLITE_ACTIVE)
         op.execute(_SQLITE_LIVE)
         return
+    # Most updates stay in their page (HOT), though the epoch changes with each sixteenth and no dead row may be gone.
+    op.execute("alter table executions set (fillfactor = 30)")
     op.execute(
         "alter table executions add column row_key uuid generated always as (id) stored,"
         " add column epoch bigint generated always as (revision / 16) stored"
     )
-    # Most updates stay in their page (HOT), though the epoch changes with each sixteenth and no dead row may be gone.
-    op.execute("alter table executions set (fillfactor = 30)")
     op.execute("create index ix_executions_newest on executions (row_key, epoch desc)")
     op.execute(
         "create table active_executions (execution_id uuid not null constraint pk_active_executions primary key,"
