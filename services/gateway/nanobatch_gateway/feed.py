@@ -181,8 +181,7 @@ async def _next_unless(updates: AsyncIterator[Update], interrupts: tuple[asyncio
             return _End.INTERRUPTED
         return reading.result() or _End.ENDED
     finally:
-        if not reading.done():
-            await cancel(reading)
+        await cancel(reading)  # though it be done: whoever is cancelled meanwhile takes its error along
 
 
 async def _next(updates: AsyncIterator[Update]) -> Update | None:

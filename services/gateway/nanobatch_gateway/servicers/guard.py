@@ -68,5 +68,4 @@ async def _unless(guard: asyncio.Task[None], work: Awaitable[T]) -> T:
             await guard  # raises
         return await task
     finally:
-        if not task.done():
-            await cancel(task)
+        await cancel(task)  # though it be done: whoever is cancelled meanwhile takes its error along
