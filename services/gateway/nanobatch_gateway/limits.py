@@ -155,7 +155,7 @@ class SharedLimits:
         if self._answers:
             shared = await self._counters.take(key, allowance)
             if shared is None:
-                self._answers = False  # the next to ask it is the beat, not a caller
+                self._is_away()  # the next to ask it is the beat, not a caller
         if shared:
             _raise_if(shared, call_class, allowance)
         if shared is None or self._now() < self._own_until:
@@ -180,10 +180,7 @@ class SharedLimits:
     def heard(self, beat: Beat | None) -> None:
         """Take in what Redis said of itself; None: it gave no answer."""
         if beat is None:
-            self._answers = False
-            if not self._away:
-                _log.warning("limits.by_own_count", gateways=self._gateways)
-            self._away = True
+            self._is_away()
             return
         emptied = self._epoch is not None and beat.epoch != self._epoch
         if emptied or self._away:  # it does not know of the calls of the last minute
@@ -193,6 +190,13 @@ class SharedLimits:
         # Who has just been emptied knows only of those who have beaten since.
         self._gateways = max(self._gateways, beat.gateways) if owning else max(1, beat.gateways)
         self._epoch, self._away, self._answers = beat.epoch, False, True
+
+    def _is_away(self) -> None:
+        """Count alone from now on. However soon it is back, it does not know of what was let through meanwhile."""
+        self._answers = False
+        if not self._away:
+            _log.warning("limits.by_own_count", gateways=self._gateways)
+        self._away = True
 
     @asynccontextmanager
     async def beating(self) -> AsyncIterator[SharedLimits]:

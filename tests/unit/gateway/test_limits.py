@@ -140,10 +140,11 @@ async def test_one_late_answer_is_enough_and_nobody_waits_for_the_next_until_red
     assert counters.asked == 2
 
 
-@pytest.mark.parametrize("returned", ["emptied", "after an outage", "emptied while nobody looked"])
+@pytest.mark.parametrize("returned", ["emptied", "after an outage", "emptied while nobody looked", "late once"])
 async def test_counters_that_may_have_forgotten_are_believed_only_after_a_minute(returned):
-    time = Time()
-    limits = SharedLimits(ALLOWANCES, ScriptedCounters(), now=time)
+    """Nor do they know of what was let through between a late answer and the next beat."""
+    time, counters = Time(), ScriptedCounters()
+    limits = SharedLimits(ALLOWANCES, counters, now=time)
     limits.heard(Beat(2, "1"))
     assert await admitted(limits, 100) == 100
     if returned == "after an outage":
@@ -151,6 +152,11 @@ async def test_counters_that_may_have_forgotten_are_believed_only_after_a_minute
         limits.heard(Beat(2, "1"))
     elif returned == "emptied":
         limits.heard(Beat(2, "2"))
+    elif returned == "late once":
+        counters.answer = None
+        await admitted(limits, 1)
+        counters.answer = 0.0
+        limits.heard(Beat(2, "1"))
     else:
         limits.heard(None)
         limits.heard(Beat(1, "2"))  # the other gateway has not beaten yet: its share is still its own
