@@ -19,6 +19,7 @@ _GATEWAY = "services/gateway/nanobatch_gateway/"
 _RPC = "services/runtime/nanobatch_runtime/rpc/"
 _LEDGER = _STORAGE + "adapters/ledger_sql.py"
 _FENCE = _STORAGE + "adapters/fence_sql.py"
+_LEASES = _STORAGE + "adapters/leases_sql.py"
 _TAKING = _STORAGE + "adapters/taking_sql.py"
 _CLOSING = _STORAGE + "adapters/closing_sql.py"
 
@@ -203,6 +204,8 @@ TWINS: dict[str, Twin] = {
                 _TAKING, "        ready = {**names, ", '        ready = {"pick_execution_id": order.of.execution_id, '
             ),
             Edit(_TAKING, "literal_column, select\n", "literal_column, select, update\n"),
+            # What is leased too much would not be dealt to anybody: here the one who asks gets it all, and it is counted.
+            Edit(_LEASES, "hands = dealt_among(some, taken.leases)\n", "hands = [list(taken.leases)]\n"),
         ),
     ),
     "locks-swapped": Twin(
