@@ -96,6 +96,8 @@ TWINS: dict[str, Twin] = {
         "3",
         r"completed \d+ times|went from COMPLETED|ended \d+ times|calls more than results",
         (
+            # The look before the bytes recognises it, too.
+            Edit(_LEDGER, "ResultState(row.state) if row.charged else None)\n", "None)\n"),
             Edit(
                 _CLOSING,
                 "    if told is not None or attempt is None:\n        return Completed(",
