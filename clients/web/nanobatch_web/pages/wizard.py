@@ -42,8 +42,7 @@ class Wizard:
         """Lay out and wire ``page``."""
         label = context.label
         self._context = context
-        # No secret in it: the provider's key is not kept.
-        self._draft = gr.BrowserState({}, storage_key=DRAFT_KEY, secret="nanobatch")  # noqa: S106
+        self._draft = gr.BrowserState({}, storage_key=DRAFT_KEY, secret="nanobatch")  # noqa: S106  # no key is kept in it
         self._execution = gr.Textbox(visible=False, elem_id="nb-execution")
         self._reconnect = element("nb-reconnect", {"waiting": False})
         with gr.Walkthrough(selected=CONFIGURE, elem_id="nb-steps") as steps:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import compress
 from typing import Any
 
 from sqlalchemy import Integer, Row, bindparam, select
@@ -278,8 +277,9 @@ async def _lock_around(tx: Transaction, lease: LeaseRef, effect: BucketEffect) -
         return bucket, []
     active = select(active_executions.c.execution_id).where(active_executions.c.bucket_id == bucket_id)
     found = await rows.lock_executions(tx, [row.execution_id for row in await tx.connection.execute(active)])
-    is_concerned = [one.bucket_id == bucket_id and one.state in RUNNABLE_EXECUTION_STATES for one in found.values()]
-    return bucket, list(compress(found.values(), is_concerned))
+    return bucket, [
+        one for one in found.values() if one.bucket_id == bucket_id and one.state in RUNNABLE_EXECUTION_STATES
+    ]
 
 
 async def _refused(

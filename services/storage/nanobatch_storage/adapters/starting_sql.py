@@ -118,7 +118,8 @@ class _Starting:
                 return attempt.id
             raise LeaseLostError
         if not runnable or execution.bucket_id != bucket.id or self._is_nearly_over(result):
-            raise self._send_back(execution, result)  # paused, or another key since: this lease carries the old one
+            # Paused, or another key since (this lease carries the old one), or too little of the lease is left.
+            raise self._send_back(execution, result)
         return await self._open(lease, bucket, execution, result)
 
     def _is_nearly_over(self, result: Result) -> bool:
