@@ -21,6 +21,8 @@ _LEDGER = _STORAGE + "adapters/ledger_sql.py"
 _FENCE = _STORAGE + "adapters/fence_sql.py"
 _LEASES = _STORAGE + "adapters/leases_sql.py"
 _TAKING = _STORAGE + "adapters/taking_sql.py"
+_EXTENDING = _STORAGE + "adapters/extending_sql.py"
+_PICKING = _STORAGE + "adapters/picking_sql.py"
 _CLOSING = _STORAGE + "adapters/closing_sql.py"
 
 
@@ -82,12 +84,12 @@ TWINS: dict[str, Twin] = {
         "2",
         r"'extend': False",
         (
+            Edit(_EXTENDING, '    results.c.lease_id.in_(bindparam("lease_ids", expanding=True)),\n', ""),
             Edit(
-                _STORAGE + "adapters/leases_sql.py",
-                "        held = {ref.result_id: current[ref] for refs in asked for ref in refs if ref in current}\n",
-                "        states = {ref.result_id: state for ref, state in current.items()}\n"
-                "        current = {ref: states[ref.result_id] for refs in asked for ref in refs if ref.result_id in states}\n"
-                "        held = {ref.result_id: current[ref] for refs in asked for ref in refs if ref in current}\n",
+                _EXTENDING,
+                "    held = {LeaseRef(row.id, row.lease_id) for row in await database.change(_EXTEND, names)}\n",
+                "    known = {row.id for row in await database.change(_EXTEND, names)}\n"
+                "    held = {ref for refs in asked for ref in refs if ref.result_id in known}\n",
             ),
         ),
     ),
@@ -183,29 +185,29 @@ TWINS: dict[str, Twin] = {
         r"leased [1-9]\d* for 7 slots",
         (
             Edit(
-                _TAKING,
-                "_IN_FLIGHT = Prepared(\n",
+                _PICKING,
+                "_PICK_EACH = Prepared(_picking_each())\n",
                 "_PICK_WAITING = (\n"
                 "    update(results)\n"
                 "    .where(\n"
                 "        results.c.id.in_(\n"
                 "            select(results.c.id)\n"
                 '            .where(results.c.execution_id == bindparam("pick_execution_id"), PENDING, UNSUSPECTED)\n'
-                '            .where(results.c.ready_at <= bindparam("until"), FROM_FIRST)\n'
-                "            .order_by(results.c.batch_index, results.c.variation)\n"
+                '            .where(results.c.ready_at <= bindparam("until"), _FROM_FIRST)\n'
+                "            .order_by(*_IN_ORDER)\n"
                 '            .limit(bindparam("count"))\n'
                 "            .with_for_update(key_share=True, skip_locked=True)\n"
                 "        )\n"
                 "    )\n"
                 "    .values(ready_at=results.c.ready_at)\n"
                 "    .returning(results)\n"
-                ")\n"
-                "_IN_FLIGHT = Prepared(\n",
+                ")\n",
             ),
-            Edit(
-                _TAKING, "        ready = {**names, ", '        ready = {"pick_execution_id": order.of.execution_id, '
-            ),
-            Edit(_TAKING, "literal_column, select\n", "literal_column, select, update\n"),
+            Edit(_PICKING, 'tx.connection.dialect.name == "postgresql"', "False"),
+            Edit(_PICKING, '{**names, "execution_id": one.', '{**names, "pick_execution_id": one.'),
+            Edit(_PICKING, "literal_column, select, true\n", "literal_column, select, true, update\n"),
+            # More than there are places for would be let go: here it is leased.
+            Edit(_TAKING, "self.waiting[: max(places, 0)]", "self.waiting"),
             # What is leased too much would not be dealt to anybody: here the one who asks gets it all, and it is counted.
             Edit(_LEASES, "hands = dealt_among(some, taken.leases)\n", "hands = [list(taken.leases)]\n"),
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,8 +18,8 @@ from nanobatch_runtime import child, logs
 from nanobatch_runtime.errors import UnavailableError
 from nanobatch_runtime.lifecycle import cancel, wait_for_signal
 from nanobatch_runtime.observing import observing
+from nanobatch_runtime.scratch import scratch_folder
 from nanobatch_runtime.settings import SettingsError, load
-from nanobatch_web.app import make_app
 from nanobatch_web.protocol import BoundedProtocol
 from nanobatch_web.settings import MOUNT, WebSettings
 
@@ -52,7 +53,9 @@ def run(settings: WebSettings, inherited: int | None = None) -> int:
     except OSError as error:
         _log.error("web.cannot_listen", address=settings.listen, reason=error.strerror)
         return 1
-    with listening:
+    with listening, scratch_folder("page") as folder:
+        # Where Gradio keeps files that are dropped on the page, until their hour is over. It asks when it is imported.
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)
         return uvloop.run(_serve(settings, listening))
 
 
@@ -66,6 +69,8 @@ def _listen(address: str) -> socket.socket:
 
 
 async def _serve(settings: WebSettings, listening: socket.socket) -> int:
+    from nanobatch_web.app import make_app  # noqa: PLC0415  # and Gradio with it, which asks for its folder then
+
     port = int(listening.getsockname()[1])
     try:
         async with observing(settings, "web") as observed:

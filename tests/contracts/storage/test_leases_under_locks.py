@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
 import pytest
@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from nanobatch_runtime.testing import eventually
 from nanobatch_storage.adapters import rows
+from nanobatch_storage.adapters.database import open_database
 from nanobatch_storage.adapters.leases_sql import SqlLeases
 from nanobatch_storage.domain import LeaseRef
 
@@ -34,18 +35,23 @@ async def test_a_lease_that_was_waited_for_is_as_long_as_any_other(store, leases
     assert lease.result.lease_expires_at == store.clock.now() + LEASE
 
 
-async def test_an_extension_that_was_waited_for_is_as_long_as_any_other(store, leases):
+async def test_an_extension_that_was_waited_for_is_as_long_as_any_other(store, leases, database_url):
     user = await store.user()
     execution = await store.execution(user, 1)
     (lease,) = (await leases.take(1)).leases
     ref = LeaseRef(lease.result.id, lease.result.lease_id)
-    async with locked(store, execution.id):
-        extending = asyncio.create_task(leases.extend([ref]))
-        await waiting_for_a_lock(store)
-        store.clock.advance(timedelta(seconds=20))
-    assert await extending == []
+    async with AsyncExitStack() as stack:
+        database = store.database
+        if database.dialect.name == "postgresql":  # whose own clock is read within the statement
+            database = await stack.enter_async_context(open_database(database_url))
+        async with locked(store, execution.id):
+            extending = asyncio.create_task(SqlLeases(database, duration=LEASE).extend([ref]))
+            await waiting_for_a_lock(store)
+            store.clock.advance(timedelta(seconds=20))
+            before_it_is_let_in = await database.now()
+        assert await extending == []
     (result,) = await store.results(user, execution.id)
-    assert result.lease_expires_at == store.clock.now() + LEASE
+    assert result.lease_expires_at >= before_it_is_let_in + LEASE
 
 
 async def test_an_execution_that_was_waited_for_is_as_it_is_now_and_what_changes_in_it_is_kept(store):

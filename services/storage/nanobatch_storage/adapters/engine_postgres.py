@@ -7,7 +7,7 @@ nothing of users' data outside of a transaction that names a user, and that user
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -185,6 +185,10 @@ class PostgresEngine:
             async with _begun(connection, user):
                 yield connection
             await connection.end_reading()
+
+    def changing(self) -> AbstractAsyncContextManager[PostgresConnection]:
+        """Open what runs one statement, for everybody: the server begins and commits a transaction for it."""
+        return self._connected(None)
 
     @asynccontextmanager
     async def _connected(self, user: str | None) -> AsyncIterator[PostgresConnection]:

@@ -13,7 +13,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -174,6 +174,10 @@ class SqliteEngine:
     async def reading(self, _user: str | None = None, /) -> AsyncIterator[InlineConnection]:
         """Open what only reads. Every statement sees what was committed before it, as PostgreSQL's default has it."""
         yield InlineConnection(self._reader)
+
+    def changing(self) -> AbstractAsyncContextManager[InlineConnection]:
+        """Open what runs one statement: a transaction like the others, so that it is committed with them."""
+        return self.writing()
 
     async def survey(self, statement: Executable, _user: str | None = None, /) -> Sequence[Row[Any]]:
         """Run a statement that may read a large part of a table: in a thread, on a connection of its own."""

@@ -6,16 +6,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 
 from sqlalchemy import BindParameter, bindparam, case, func, literal_column, select, update
 
 from nanobatch_storage import pacing, quota
-from nanobatch_storage.adapters import rows, starting_sql
-from nanobatch_storage.adapters.batches import Batches, in_transaction
+from nanobatch_storage.adapters import extending_sql, rows, starting_sql
+from nanobatch_storage.adapters.batches import Batches
 from nanobatch_storage.adapters.database import Database, Transaction
 from nanobatch_storage.adapters.lost_sql import EVERY as LOOK_FOR_LOST_EVERY
 from nanobatch_storage.adapters.lost_sql import LostLeases
+from nanobatch_storage.adapters.picking_sql import UNSUSPECTED, crashes_below
 from nanobatch_storage.adapters.prepared import Prepared
 from nanobatch_storage.adapters.tables import (
     PENDING,
@@ -26,7 +28,7 @@ from nanobatch_storage.adapters.tables import (
     live_executions,
     results,
 )
-from nanobatch_storage.adapters.taking_sql import UNSUSPECTED, Order, Taking, crashes_below, in_flight
+from nanobatch_storage.adapters.taking_sql import Order, Taking, in_flight
 from nanobatch_storage.domain import (
     RUNNABLE_EXECUTION_STATES,
     Bucket,
@@ -76,14 +78,6 @@ _MOST = 100
 """Results leased in one transaction, where several ask together."""
 _AHEAD = timedelta(seconds=1)
 """What may start within this time is leased now."""
-_IDS: BindParameter[str] = bindparam("ids", expanding=True)
-_LEASED = Prepared(
-    rows.for_update(
-        select(results.c.id, results.c.lease_id, results.c.state).where(results.c.id.in_(_IDS)).order_by(results.c.id)
-    )
-)
-_BEATING = update(results).where(results.c.id.in_(_IDS)).values(lease_expires_at=bindparam("until"))
-_PROLONG_LATE, _PROLONG = Prepared(_BEATING), Prepared(_BEATING.values(ready_at=bindparam("until")))
 
 
 class Asked(NamedTuple):
@@ -121,6 +115,21 @@ def _together(asked: Sequence[Asked]) -> Iterator[Sequence[Asked]]:
             begin = end
 
 
+class _Active(NamedTuple):
+    """A row of :data:`_SURVEY`: of these there are many, and each is looked at several times."""
+
+    id: str
+    user_id: str
+    bucket_id: str
+    state: str
+    pending: int
+    processing: int
+    create_time: datetime
+    in_flight: int
+    out: int
+    waiting_since: datetime | None
+
+
 @dataclass(slots=True)
 class _Survey:
     candidates: list[Candidate]
@@ -154,12 +163,11 @@ class SqlLeases:
         """
         self._database = database
         self._taking = Taking(database, duration=duration, ahead=ahead, loop_lag=loop_lag)
-        self._duration = duration
         self._loop_lag = loop_lag
         self._turns = Turns()
         self._lost = LostLeases()
         self._extensions: Batches[Sequence[LeaseRef], list[LeaseRef]] = Batches(
-            database, in_transaction(database, self._extend)
+            database, partial(extending_sql.extend, database, duration)
         )
         self._takes: Batches[Asked, Taken] = Batches(database, self._take)
 
@@ -206,7 +214,7 @@ class SqlLeases:
 
     async def _survey(self, tx: Transaction, suspects: int) -> _Survey:
         names = {"crashes_below": crashes_below(suspects), "now": tx.now}
-        active = (await tx.connection.execute(_SURVEY, names)).all()
+        active = [_Active._make(row) for row in await tx.connection.execute(_SURVEY, names)]
         survey = _Survey([], Counter(), {}, None)
         busy: Counter[str] = Counter()
         out: Counter[str] = Counter()
@@ -289,26 +297,6 @@ class SqlLeases:
     async def extend(self, leases: Sequence[LeaseRef]) -> list[LeaseRef]:
         """Extend leases to their full length from now; returns the lost ones."""
         return await self._extensions.do(leases) if leases else []
-
-    async def _extend(self, tx: Transaction, asked: Sequence[Sequence[LeaseRef]]) -> list[list[LeaseRef] | Exception]:
-        found = await tx.connection.execute(_LEASED, {"ids": list({ref.result_id for refs in asked for ref in refs})})
-        # By lease, not by result: somebody may hold an old and a new lease of the same one.
-        current = {
-            LeaseRef(row.id, row.lease_id): row.state
-            for row in found
-            if row.state in (ResultState.PROCESSING, ResultState.CANCELLED)
-        }
-        held = {ref.result_id: current[ref] for refs in asked for ref in refs if ref in current}
-        await self._database.look_at_clock(tx)  # the rows may have been waited for
-        until = tx.now + self._duration
-        # A cancelled result's call runs on, so that its picture is kept; but it is never ready again.
-        working = [result_id for result_id, state in held.items() if state == ResultState.PROCESSING]
-        if working:
-            await tx.connection.execute(_PROLONG, {"ids": working, "until": until})
-        if len(working) < len(held):
-            late = [result_id for result_id in held if result_id not in working]
-            await tx.connection.execute(_PROLONG_LATE, {"ids": late, "until": until})
-        return [[ref for ref in refs if ref not in current] for refs in asked]
 
     async def expire_all(self) -> None:
         """Let every lease run out now: at the start of the one process that held them all."""

@@ -53,7 +53,8 @@ def for_update(statement: Select[Any]) -> Select[Any]:
 
 
 def _values(row: Row[Any] | Mapping[str, Any]) -> dict[str, Any]:
-    return dict(row if isinstance(row, Mapping) else row._mapping)  # noqa: SLF001  # SQLAlchemy's documented mapping view
+    # Not by the row's mapping view, whose every value is looked up by its name.
+    return dict(zip(row._fields, row, strict=True)) if isinstance(row, Row) else dict(row)
 
 
 def execution_from(row: Row[Any] | Mapping[str, Any]) -> Execution:

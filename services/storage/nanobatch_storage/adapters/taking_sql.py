@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, bindparam, case, func, literal_column, select
+from sqlalchemy import ColumnElement, bindparam, case, func, select
 
-from nanobatch_storage.adapters import closing_sql, jobs_sql, rows, spending_sql
+from nanobatch_storage.adapters import closing_sql, jobs_sql, picking_sql, rows, spending_sql
 from nanobatch_storage.adapters.credentials_sql import wipe_key_if_done
 from nanobatch_storage.adapters.database import Database, Transaction
+from nanobatch_storage.adapters.picking_sql import Wanted
 from nanobatch_storage.adapters.prepared import Prepared
 from nanobatch_storage.adapters.spending_sql import DayRoom
-from nanobatch_storage.adapters.tables import PENDING, PROCESSING, credentials, live_executions, results
+from nanobatch_storage.adapters.tables import credentials, live_executions
 from nanobatch_storage.domain import (
     RUNNABLE_EXECUTION_STATES,
     Attempt,
@@ -29,7 +30,7 @@ from nanobatch_storage.domain import (
     ResultState,
 )
 from nanobatch_storage.fairness import Candidate
-from nanobatch_storage.policy import SUSPECT_CRASHES, is_suspect
+from nanobatch_storage.policy import is_suspect
 
 
 def in_flight() -> ColumnElement[int]:
@@ -42,43 +43,10 @@ def in_flight() -> ColumnElement[int]:
     return case((e.open_attempts > e.processing, e.open_attempts), else_=e.processing) - e.finishing
 
 
-# Suspects wait until somebody asks who has a process to run them alone in; the others pass them by.
-UNSUSPECTED = results.c.crashes < bindparam("crashes_below")
-_ANY_CRASHES = 2**31 - 1
 _ROOMY = 0.25
 """While so much of its window is free, nobody waits for a bucket's calls to end, and a transaction for each is saved."""
 
 
-def crashes_below(suspects: int) -> int:
-    """Return the parameter of :data:`UNSUSPECTED`: all results count as unsuspected where suspects may be taken."""
-    return _ANY_CRASHES if suspects > 0 else SUSPECT_CRASHES
-
-
-# One statement per index, each an ordered range of it: lost leases, oldest first, and what waits, in the prompts' order.
-# The rows picked are locked and stay picked: unlike UPDATE ... IN (SELECT ... LIMIT), no plan can take more of them.
-_OF_EXECUTION = results.c.execution_id == bindparam("execution_id")
-FROM_FIRST = results.c.batch_index >= bindparam("first")
-_PICK_LOST, _PICK_WAITING = (
-    Prepared(
-        select(results)
-        .where(_OF_EXECUTION, results.c.ready_at <= bindparam("until"), *conditions)
-        .order_by(*order)
-        .limit(bindparam("count"))
-        .with_for_update(key_share=True, skip_locked=True)
-    )
-    for conditions, order in (
-        ([PROCESSING], [results.c.ready_at]),
-        ([PENDING, UNSUSPECTED, FROM_FIRST], [results.c.batch_index, results.c.variation]),
-    )
-)
-_FIRST_PENDING = Prepared(
-    select(results.c.batch_index)
-    .where(_OF_EXECUTION, PENDING, FROM_FIRST)
-    .order_by(results.c.batch_index, results.c.variation)
-    .limit(literal_column("1"))
-)
-_STEP = 16
-"""After each so many prompts of an execution it is looked which of them is the first that still waits."""
 _IN_FLIGHT = Prepared(
     select(live_executions.c.bucket_id, func.sum(in_flight()).label("in_flight"))
     .where(live_executions.c.bucket_id.in_(bindparam("ids", expanding=True)))
@@ -102,12 +70,24 @@ class Order:
 
 
 @dataclass(slots=True)
+class _Ready:
+    """What is locked of one execution."""
+
+    lost: Sequence[Result]
+    waiting: Sequence[Result] = ()
+
+    def within(self, places: int) -> list[Result]:
+        """Return what to lease where so many places are free: the lost ones in any case, and first."""
+        return [*self.lost, *self.waiting[: max(places, 0)]]
+
+
+@dataclass(slots=True)
 class _Taken:
     """What was leased of one execution."""
 
     execution: Execution
     bucket: Bucket
-    picked: list[Result]
+    picked: Sequence[Result]
     leased: list[Result]
     out: dict[str, Attempt]
     """Attempts whose task is still out, by result."""
@@ -143,15 +123,20 @@ class Taking:
         await self._database.look_at_clock(tx)
         found = await tx.connection.execute(_IN_FLIGHT, {"ids": list(buckets)})
         busy = Counter({row.bucket_id: int(row.in_flight) for row in found})
+        able = [
+            (order, execution, bucket)
+            for order in orders
+            if (execution := held.get(order.of.execution_id)) is not None
+            and (bucket := buckets.get(order.of.bucket_id)) is not None
+            and _may_run(execution, bucket, tx.now)
+        ]
+        ready = await self._pick(tx, able, busy, suspects)
         taken: list[_Taken] = []
-        for order in orders:
-            execution, bucket = held.get(order.of.execution_id), buckets.get(order.of.bucket_id)
-            if execution is None or bucket is None or not _may_run(execution, bucket, tx.now):
-                continue
+        for order, execution, bucket in able:
             revision, before = execution.revision, _in_flight_of(execution)
-            one = await self._take_from(
-                tx, order, execution, bucket, busy[bucket.id], days.get(order.of.user_id), suspects
-            )
+            day, places = days.get(order.of.user_id), self.places(bucket, tx.now) - busy[bucket.id]
+            picked = ready[execution.id].within(places)
+            one = await self._take_from(tx, picked, execution, bucket, busy[bucket.id], day, suspects)
             suspects -= sum(map(is_suspect, one.leased))
             if execution.revision != revision:
                 execution.close_if_done(tx.now)
@@ -169,18 +154,17 @@ class Taking:
     async def _take_from(  # noqa: PLR0917  # what an order needs of the transaction
         self,
         tx: Transaction,
-        order: Order,
+        picked: Sequence[Result],
         execution: Execution,
         bucket: Bucket,
         busy: int,
         day: DayRoom | None,
         suspects: int,
     ) -> _Taken:
-        """Lock ready results of an execution, lost ones first, and lease them, as far as caps and policy let it.
+        """Lease ready results of an execution, which are locked, as far as caps and policy let it.
 
         ``busy`` places of the bucket are taken.
         """
-        picked = await self._pick(tx, order, execution, self.places(bucket, tx.now) - busy, suspects)
         ready_at = {result.id: result.ready_at or tx.now for result in picked}
         lost = [result for result in picked if result.state is ResultState.PROCESSING]
         free = bucket.calls_allowed(tx.now) - busy + len(lost)  # they still count as in flight
@@ -211,28 +195,28 @@ class Taking:
         return _Taken(execution, bucket, picked, leased, out, free, ready_at)
 
     async def _pick(
-        self, tx: Transaction, order: Order, execution: Execution, room: int, suspects: int
-    ) -> list[Result]:
-        """Lock ready results; lost ones first, waiting ones as far as there are places."""
-        names = {"execution_id": order.of.execution_id}
-        lost: list[Result] = []
-        if order.has_lost:
-            expired = {**names, "until": tx.now - self._loop_lag(), "count": order.count}
-            lost = [rows.result_from(row) for row in await tx.connection.execute(_PICK_LOST, expired)]
-        count = min(order.count - len(lost), room)
-        if count <= 0:
-            return lost
-        ready = {**names, "until": tx.now, "count": count, "crashes_below": crashes_below(suspects)}
-        first = execution.first_pending
-        found = (await tx.connection.execute(_PICK_WAITING, {**ready, "first": first})).all()
-        if not found and first > 0:  # the version before has brought something back below
-            first = 0
-            found = (await tx.connection.execute(_PICK_WAITING, {**ready, "first": first})).all()
-        waiting = [rows.result_from(row) for row in found]
-        if waiting and _is_worth_a_look(waiting, execution.first_pending):
-            lowest = await tx.connection.execute(_FIRST_PENDING, {**names, "first": first})
-            execution.first_pending = lowest.scalar_one()
-        return [*lost, *waiting]
+        self,
+        tx: Transaction,
+        able: Sequence[tuple[Order, Execution, Bucket]],
+        busy: Mapping[str, int],
+        suspects: int,
+    ) -> dict[str, _Ready]:
+        """Lock ready results, by execution: lost ones, and waiting ones as far as there are places."""
+        ready: dict[str, _Ready] = {}
+        wanted: list[Wanted] = []
+        for order, execution, bucket in able:
+            lost: list[Result] = []
+            if order.has_lost:
+                lost = await picking_sql.lost(tx, execution.id, order.count, until=tx.now - self._loop_lag())
+            ready[execution.id] = _Ready(lost)
+            count = min(order.count - len(lost), self.places(bucket, tx.now) - busy[bucket.id])
+            if count > 0:
+                wanted.append(Wanted(execution.id, execution.first_pending, count))
+        for execution_id, waiting in (await picking_sql.waiting(tx, wanted, suspects) if wanted else {}).items():
+            ready[execution_id].waiting = waiting
+        for _, execution, _ in able:
+            await picking_sql.note_first(tx, execution, ready[execution.id].waiting)
+        return ready
 
     def _give(self, execution: Execution, result: Result, now: datetime) -> str:
         lease_id = result.lease_id = str(uuid.uuid4())
@@ -258,14 +242,6 @@ class Taking:
             for one in taken
             for place, result in enumerate(one.leased)
         ]
-
-
-def _is_worth_a_look(waiting: Sequence[Result], first_pending: int) -> bool:
-    """Whether the first of what waits may be another one by now: found at the price of a statement."""
-    first = waiting[0].batch_index
-    return first < first_pending or (
-        first >= first_pending + _STEP and any(result.batch_index % _STEP == 0 for result in waiting)
-    )
 
 
 def _may_run(execution: Execution, bucket: Bucket, now: datetime) -> bool:
