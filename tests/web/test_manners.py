@@ -1,7 +1,9 @@
 """What the page asks of a browser's network, counted."""
 
 from collections import Counter
+from urllib.parse import urljoin
 
+import pytest
 from bench.page import picture_bytes
 from playwright.async_api import Browser, Page, expect
 
@@ -80,3 +82,15 @@ async def test_numbers_are_those_of_get_execution_on_every_page(page: Page, site
     await page.goto(f"{site.url}history")
     await expect(page.locator(f".nb-batch[data-id='{run.id}']")).to_contain_text(f"{MODEL} · {counts} · {cost}")
     await expect(page.locator(f".nb-batch[data-id='{other.id}']")).to_contain_text("1 of 1 done, 0 failed · free")
+
+
+@pytest.mark.parametrize("wrong", ["/nothing-here", "/nano-banana/nothing-here", "/nano-banana/nb/nothing-here"])
+async def test_a_wrong_address_leads_back_to_the_page(page: Page, site, wrong: str) -> None:
+    answer = await page.goto(urljoin(site.url, wrong))
+    assert answer is not None
+    assert answer.status == 404
+    await expect(page.get_by_role("heading", name="There is no such page")).to_be_visible()
+    await page.get_by_role("link", name="To your batches").click()
+    await expect(page).to_have_url(site.url)
+    asked = await page.request.get(urljoin(site.url, wrong), headers={"Accept": "*/*"})
+    assert (asked.status, await asked.json()) == (404, {"detail": "Not Found"})

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import gradio as gr
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
+from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from nanobatch_client import NanobatchError
@@ -26,6 +27,7 @@ from nanobatch_web.routes import account, archive, history, login, runs, uploads
 from nanobatch_web.routes.answers import answer, refuse
 from nanobatch_web.routes.assets import assets
 from nanobatch_web.routes.live import Live
+from nanobatch_web.routes.plain import lost
 from nanobatch_web.settings import MOUNT, OWN, WebSettings
 from nanobatch_web.viewers import Viewers
 
@@ -51,6 +53,7 @@ def make_app(settings: WebSettings, port: int) -> ASGIApp:
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_exception_handler(NanobatchError, refuse)
+    app.add_exception_handler(404, lost)
     own = (
         runs.router(viewers),
         archive.router(viewers),
@@ -83,6 +86,9 @@ def make_app(settings: WebSettings, port: int) -> ASGIApp:
             allowed_paths=[],
             max_file_size="4mb",
         )
+    for mounted in app.routes:  # Gradio's part is an application of its own, with its own answers
+        if isinstance(mounted, Mount) and isinstance(mounted.app, FastAPI):
+            mounted.app.add_exception_handler(404, lost)
     host = settings.listen.rpartition(":")[0]
     inner = Live(app, hub, viewers)
     guarded = Gate(inner, viewers) if viewers.token_mode else inner

@@ -14,6 +14,7 @@ from nanobatch_client import NanobatchError, UnauthenticatedError
 from nanobatch_web import texts
 from nanobatch_web.routes.answers import refusal
 from nanobatch_web.routes.login import login_address, unreachable
+from nanobatch_web.routes.plain import navigates
 from nanobatch_web.settings import LOGIN, LOGOUT
 from nanobatch_web.viewers import Viewers
 
@@ -44,11 +45,7 @@ class Gate:
 
 
 def _led_away(scope: Scope, headers: Headers, error: NanobatchError) -> Response:
-    navigates = scope["method"] == "GET" and (
-        headers.get("sec-fetch-mode") == "navigate"
-        or ("sec-fetch-mode" not in headers and "text/html" in headers.get("accept", ""))
-    )
-    if not navigates:
+    if not navigates(scope["method"], headers):
         return refusal(error, texts.language_of(headers))
     if isinstance(error, UnauthenticatedError):
         wanted = scope["path"] + (f"?{scope['query_string'].decode('ascii')}" if scope["query_string"] else "")

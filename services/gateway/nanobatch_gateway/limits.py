@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
+from itertools import accumulate
 from typing import Protocol
 
 import structlog
@@ -75,42 +77,60 @@ class Limits(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class _Recent:
+    """What was let through of late: by second, the oldest first, and in all."""
+
+    seconds: deque[tuple[int, int]] = field(default_factory=deque)
+    total: int = 0
+
+    def forget(self, until: int) -> None:
+        while self.seconds and self.seconds[0][0] <= until:
+            self.total -= self.seconds.popleft()[1]
+
+    def add(self, second: int) -> None:
+        count = self.seconds.pop()[1] if self.seconds and self.seconds[-1][0] == second else 0
+        self.seconds.append((second, count + 1))
+        self.total += 1
+
+
 class SlidingWindow:
-    """Counts by key over the last minute: the whole of this window, and of the one before it what still reaches in."""
+    """Counts by key over the last minute, to the second.
+
+    Two counters, of which the older fades, would be smaller; but they take calls to be spread evenly over their minute, and
+    where a user's came all at its end they let nearly twice the allowance through in the minute that follows.
+    """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         """``now`` gives seconds."""
         self._now = now
-        self._counts: dict[str, tuple[int, int, int]] = {}
+        self._recent: dict[str, _Recent] = {}
 
     def take(self, key: str, allowance: int) -> float:
         """Count one and return 0, or count nothing and return the seconds until there is room."""
-        window, part = divmod(self._now() / _WINDOW_SECONDS, 1)
-        before, current = self._read(key, int(window))
-        if before * (1 - part) + current + 1 <= allowance:
-            self._write(key, int(window), before, current + 1)
+        now = self._now()
+        recent = self._of(key, int(now))
+        if recent.total < allowance:
+            recent.add(int(now))
             return 0.0
-        room = max(allowance - 1, 0)
-        # Where this window alone is too full, not before the next one, in which it counts for ever less.
-        until = 1 - (room - current) / before if before and current <= room else 2 - room / max(current, 1)
-        return max(until - part, 0.001) * _WINDOW_SECONDS
+        left = accumulate((-count for _, count in recent.seconds), initial=recent.total)
+        next(left)
+        last = next(second for (second, _), count in zip(recent.seconds, left, strict=True) if count < allowance)
+        return last + 1 + _WINDOW_SECONDS - now
 
     def note(self, key: str) -> None:
         """Count one that somebody else has let through."""
-        window = int(self._now() / _WINDOW_SECONDS)
-        before, current = self._read(key, window)
-        self._write(key, window, before, current + 1)
+        second = int(self._now())
+        self._of(key, second).add(second)
 
-    def _read(self, key: str, window: int) -> tuple[int, int]:
-        last, before, current = self._counts.get(key, (window, 0, 0))
-        if last == window:
-            return before, current
-        return (current, 0) if last == window - 1 else (0, 0)
-
-    def _write(self, key: str, window: int, before: int, current: int) -> None:
-        if key not in self._counts and len(self._counts) >= _MOST_KEYS:
-            self._counts = {name: counts for name, counts in self._counts.items() if counts[0] >= window - 1}
-        self._counts[key] = window, before, current
+    def _of(self, key: str, second: int) -> _Recent:
+        # A second counts until its last call is a minute old.
+        gone = second - int(_WINDOW_SECONDS) - 1
+        if key not in self._recent and len(self._recent) >= _MOST_KEYS:
+            self._recent = {name: one for name, one in self._recent.items() if one.seconds[-1][0] > gone}
+        recent = self._recent.setdefault(key, _Recent())
+        recent.forget(gone)
+        return recent
 
 
 class OwnLimits:

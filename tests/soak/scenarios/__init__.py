@@ -167,8 +167,8 @@ SCENARIOS: dict[str, Scenario] = {
     "25": Scenario(
         "one process on SQLite",
         embedded.one_file,
-        {"kills": 4, "results": 60},
-        {"kills": 500, "results": 5000},
+        {"kills": 4, "results": 80},
+        {"kills": 500, "results": 10_000},
     ),
     "26": Scenario(
         "plans, and an old snapshot",

@@ -24,15 +24,17 @@ from soak.report import Report
 from soak.visitors import sound
 from soak.watchers import Watchers
 
-_SLOTS = 8
+_SLOTS = 4
+"""Few beside the results between two kills (20): each call has one chance in five to be killed. With 8 of 10 it had four, and
+one result of 500 met ten kills, after which it ends as it should (docs/operations.md, "Prompts that kill")."""
 
 
-async def one_file(ground: Ground, *, kills: int = 50, results: int = 500) -> Report:
+async def one_file(ground: Ground, *, kills: int = 50, results: int = 1000) -> Report:
     """SIGKILL of ``nanobatch up`` while a client, exports, backups and a reader are at work."""
     report = ground.report
     folder = ground.folder / f"embedded-{time.monotonic_ns()}"
     folder.mkdir()
-    with upstream(folder, picture_bytes=12_000, latency="uniform:0.3:0.9", seed=ground.seed, pixels=64) as fake:
+    with upstream(folder, picture_bytes=12_000, latency="uniform:0.1:0.5", seed=ground.seed, pixels=64) as fake:
         house = House(ground, folder, fake)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(house.close)

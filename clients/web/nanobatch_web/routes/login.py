@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from html import escape
-from importlib import resources
-from string import Template
 from urllib.parse import parse_qs, quote
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import RedirectResponse
 
 from nanobatch_client import NanobatchError, UnauthenticatedError
 from nanobatch_web import texts
+from nanobatch_web.routes.plain import plain
 from nanobatch_web.settings import LOGIN, LOGOUT, MOUNT, OWN
 from nanobatch_web.viewers import COOKIE, Viewers
 
 _MAX_FORM = 8_192
 _KEPT = 30 * 24 * 3600
 """Seconds for which a browser keeps the cookie; the token itself may end sooner."""
-_SHELL = Template((resources.files("nanobatch_web") / "assets" / "plain.html").read_text(encoding="utf-8"))
 # A link from another site comes without our SameSite=Strict cookie. This page's own question carries it.
 _ALREADY_IN = """<script>
 fetch("{own}/me").then((answer) => {{ if (answer.ok) location.replace({after}); }}).catch(() => {{}});
@@ -67,7 +65,7 @@ def unreachable(language: str) -> Response:
     """Return a page that says that nobody can be asked who this is, and asks again by itself."""
     sentence = escape(texts.say(language, "login.unreachable"))
     content = f'<p class="info" role="alert">{sentence}</p><meta http-equiv="refresh" content="3">'
-    return _plain(language, "nanobatch", content, 503)
+    return plain(language, "nanobatch", content, 503)
 
 
 def _form(request: Request, after: str, wrong: str = "", status: int = 200) -> Response:
@@ -85,12 +83,7 @@ def _form(request: Request, after: str, wrong: str = "", status: int = 200) -> R
 </form>"""
     if not wrong:
         content += _ALREADY_IN.format(own=OWN, after='document.querySelector("[name=after]").value')
-    return _plain(language, said["title"], content, status)
-
-
-def _plain(language: str, title: str, content: str, status: int) -> Response:
-    page = _SHELL.substitute(language=language, title=title, content=content)
-    return HTMLResponse(page, status, headers={"Cache-Control": "no-store"})
+    return plain(language, said["title"], content, status)
 
 
 async def _fields(request: Request) -> dict[str, str]:
