@@ -30,6 +30,8 @@ _log = structlog.get_logger("nanobatch.limits")
 WINDOW = timedelta(minutes=1)
 _WINDOW_SECONDS = WINDOW.total_seconds()
 _BEAT_SECONDS = 1.0
+_SHORTEST_WAIT = 0.001
+"""Seconds; who is told less is told to come again at once."""
 # How many gateways there may be where Redis was never met since the start.
 _UNKNOWN_GATEWAYS = 4
 _MOST_KEYS = 20_000
@@ -116,7 +118,7 @@ class SlidingWindow:
         left = accumulate((-count for _, count in recent.seconds), initial=recent.total)
         next(left)
         last = next(second for (second, _), count in zip(recent.seconds, left, strict=True) if count < allowance)
-        return last + 1 + _WINDOW_SECONDS - now
+        return max(last + 1 + _WINDOW_SECONDS - now, _SHORTEST_WAIT)
 
     def note(self, key: str) -> None:
         """Count one that somebody else has let through."""

@@ -56,6 +56,15 @@ def test_in_no_minute_is_more_let_through_than_the_allowance(comings):
     assert all(at - through[n - 100] > 60 for n, at in enumerate(through) if n >= 100)
 
 
+def test_who_comes_at_the_very_end_of_the_wait_is_not_told_to_come_at_once():
+    time = Time()
+    window = SlidingWindow(time)
+    while not window.take("a", 100):
+        pass
+    time.seconds += 60.9999
+    assert window.take("a", 100) == pytest.approx(0.001)
+
+
 def test_users_are_counted_apart_and_all_is_forgotten_after_a_minute_and_a_second():
     time = Time()
     window = SlidingWindow(time)
