@@ -14,6 +14,7 @@ from nanobatch_storage.adapters.engine_sqlite import InlineConnection
 from nanobatch_storage.adapters.executions_sql import SqlExecutions
 from nanobatch_storage.adapters.leases_sql import SqlLeases
 from nanobatch_storage.adapters.ledger_sql import SqlLedger
+from nanobatch_storage.adapters.lost_sql import _LOST
 from nanobatch_storage.domain import Actor, Completion, EndedCall, Image, ImageKind, LeaseRef, NewPicture, Usage
 from nanobatch_storage.pictures import blob_path
 
@@ -29,7 +30,8 @@ async def counted(database_url, monkeypatch):
     for kind in (InlineConnection, PostgresConnection):
 
         async def note(connection, statement, parameters=None, run=kind.execute):
-            sent.append(statement)
+            if statement is not _LOST:  # four times a second, however many ask: that does not count
+                sent.append(statement)
             return await run(connection, statement, parameters)
 
         monkeypatch.setattr(kind, "execute", note)
