@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import httpx
 from playwright.async_api import Browser, async_playwright
 
+from nanobatch_client import Client, Execution
 from nanobatch_runtime.testing import eventually
 
 # The headless shell is Chromium without what a desktop sees of it: a page costs it a third less of a processor.
@@ -47,3 +48,15 @@ async def answering(url: str) -> None:
                 return False
 
     await eventually(answers, within=300)
+
+
+async def paused(client: Client) -> Execution:
+    """Create a run that rests, of 39 prompts that will do and one that fails.
+
+    A generator starts 32 calls at once: of fewer prompts all would be out before the pause comes, and the run would end.
+    """
+    prompts = [*(f"[delay:1] {number}" for number in range(39)), "[fail:400] last"]
+    run = await client.create_execution(prompts, model="sandbox")
+    stopped = await client.pause_execution(run.id)
+    assert stopped.stats.pending
+    return stopped

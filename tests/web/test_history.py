@@ -2,6 +2,7 @@
 
 import re
 
+from pages import paused
 from playwright.async_api import Page, expect
 
 from nanobatch_client import Client, NotFoundError, Prompt
@@ -69,15 +70,14 @@ async def test_what_runs_opens_live_cannot_be_deleted_and_older_ones_come_on_dem
 async def test_it_shows_how_things_are_now(page: Page, site) -> None:
     async with Client(site.product.target) as client:
         old = await finished(client, ["an old one"])
-        run = await client.create_execution(["one", "two", "three"], model="sandbox")
-        await client.pause_execution(run.id)
+        run = await paused(client)
         await page.goto(f"{site.url}history")
         await expect(batch(page, run.id).locator(".nb-state")).to_have_text("paused")
         await expect(batch(page, run.id).get_by_role("progressbar")).to_have_count(1)
         link = batch(page, run.id).get_by_role("link", name="Run again with changes")
         await link.focus()
         await client.resume_execution(run.id)
-        await expect(batch(page, run.id)).to_contain_text("3 of 3 done, 0 failed")
+        await expect(batch(page, run.id)).to_contain_text("39 of 40 done, 1 failed")
         await expect(batch(page, run.id).get_by_role("button", name="Delete")).to_have_count(1)
         await expect(link).to_be_focused()
         newer = await client.create_execution(["from elsewhere"], model="sandbox")

@@ -4,6 +4,7 @@ import re
 from datetime import timedelta
 
 import pytest
+from pages import paused
 from playwright.async_api import Browser, Page, Route, expect
 
 from nanobatch_client import Client, Execution
@@ -130,18 +131,17 @@ async def test_a_key_that_is_refused_is_asked_for_where_that_is_told(page: Page,
 
 @pytest.mark.timeout(300)
 async def test_ten_tabs_of_one_browser_all_stay_live(browser: Browser, site, client: Client) -> None:
-    run = await client.create_execution(["[delay:2] one", "[delay:1] two", "[fail:400] three"], model="sandbox")
-    await client.pause_execution(run.id)
+    run = await paused(client)
     context = await browser.new_context(locale="en-US")
     # Browsers open six connections to a host: if a tab held one, the seventh would get nothing.
     pages = [await context.new_page() for _ in range(10)]
     for page in pages:
         await page.goto(f"{site.url}?execution={run.id}", timeout=120_000)
     for page in pages:
-        await expect(page.locator(".nb-card")).to_have_count(3, timeout=120_000)
+        await expect(page.locator(".nb-card")).to_have_count(40, timeout=120_000)
     await pages[9].get_by_role("button", name="Resume").click()
     for page in pages:
-        await expect(page.locator(".nb-outcome [data-fact='run.done'] dd")).to_have_text("2", timeout=120_000)
+        await expect(page.locator(".nb-outcome [data-fact='run.done'] dd")).to_have_text("39", timeout=120_000)
     ended = await client.get_execution(run.id)
     await pages[3].get_by_role("tab", name="Processing").click()
     await expect_numbers(pages[3], ended)
@@ -191,8 +191,7 @@ async def test_a_run_goes_on_without_its_page_and_is_found_where_it_is(
 async def test_a_run_that_ends_while_the_page_is_arriving_leads_on_to_its_results(
     page: Page, site, client: Client
 ) -> None:
-    run = await client.create_execution(["one", "two"], model="sandbox")
-    await client.pause_execution(run.id)
+    run = await paused(client)
 
     async def end_before_the_first_look(route: Route) -> None:
         await client.resume_execution(run.id)
@@ -202,7 +201,7 @@ async def test_a_run_that_ends_while_the_page_is_arriving_leads_on_to_its_result
 
     await page.route("**/nb/live/**", end_before_the_first_look, times=1)
     await page.goto(f"{site.url}?execution={run.id}")
-    await expect(page.locator(".nb-outcome [data-fact='run.done'] dd")).to_have_text("2")
+    await expect(page.locator(".nb-outcome [data-fact='run.done'] dd")).to_have_text("39")
 
 
 async def test_an_unknown_run_is_told_and_a_final_one_opens_at_its_results(page: Page, site, client: Client) -> None:
