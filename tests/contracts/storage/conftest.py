@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from queue_steps import TTL, Queue
 from sqlalchemy import NullPool, create_engine, select, update
 
 from nanobatch_runtime.bus import MemoryBus
@@ -26,6 +27,7 @@ from nanobatch_storage.adapters.control_sql import SqlControl
 from nanobatch_storage.adapters.database import Database, Transaction, open_database
 from nanobatch_storage.adapters.executions_sql import SqlExecutions
 from nanobatch_storage.adapters.images_sql import SqlImages
+from nanobatch_storage.adapters.leases_sql import SqlLeases
 from nanobatch_storage.adapters.ledger_sql import SqlLedger
 from nanobatch_storage.adapters.tables import metadata
 from nanobatch_storage.adapters.tokens_sql import SqlTokens
@@ -313,3 +315,19 @@ def store(database: Database, clock: ManualClock, bus: MemoryBus, blobs: Blobs) 
         tokens=SqlTokens(database),
         blobs=blobs,
     )
+
+
+@pytest.fixture
+async def queue(store: Store) -> Queue:
+    """Return the store's queue; its leases wait for nothing. A test may set how late the event loop is (``lag``)."""
+    made = Queue(SqlLedger(store.database))
+    made.leases = SqlLeases(store.database, duration=TTL, ahead=0, loop_lag=lambda: made.lag)
+    return made
+
+
+@pytest.fixture
+async def user(store: Store, queue: Queue) -> Actor:
+    """Return a new user, to whom the queue's pictures belong."""
+    actor = await store.user()
+    queue.owner = actor.user_id
+    return actor
