@@ -8,7 +8,7 @@ import statistics
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -17,8 +17,9 @@ import grpc
 import psutil
 from google.protobuf.duration_pb2 import Duration
 from postgres_server import PostgresServer, private_postgres
-from processes import Cluster, cluster, upstream
+from processes import Cluster, cluster, free_port, upstream
 from queue_seed import seed
+from redis_server import private_redis
 
 from nanobatch.gateway.v1 import image_pb2
 from nanobatch.storage.v1 import lease_service_pb2 as pb
@@ -87,43 +88,52 @@ def _part(values: list[float], part: float) -> float:
 
 
 async def bench_queue(folder: Path, rounds: int) -> None:
-    """Workers that lease, extend, start and complete small pictures as fast as one storage on PostgreSQL lets them."""
-    speeds = []
-    with private_postgres() as server:
+    """Workers that lease, extend, start and complete small pictures as fast as storages on PostgreSQL let them."""
+    speeds: dict[int, list[float]] = {1: [], 2: []}
+    with private_postgres() as server, private_redis() as redis:
         for number in range(rounds):
-            url = server.url(server.create())
-            await migrate.upgrade(url)
-            await asyncio.to_thread(seed, url, pending=20_000)
-            with cluster(folder / f"queue-{number}", NANOBATCH_DATABASE_URL=url) as services:
-                services.folder.mkdir()
-                storage = psutil.Process(services.storage().pid)
-                calls = await _drive(services, storage, seconds=10)
-            speeds.append(calls)
-    print(f"queue operations a second: {statistics.median(speeds):.0f} (goal: at least 500), n={rounds}")
+            for storages, found in speeds.items():  # in turns: how quick the machine is changes by the minute
+                url = server.url(server.create())
+                await migrate.upgrade(url)
+                await asyncio.to_thread(seed, url, pending=20_000)
+                own = {"NANOBATCH_DATABASE_URL": url, "NANOBATCH_REDIS_URL": redis.url}
+                with cluster(folder / f"queue-{number}-{storages}", **own) as services:
+                    services.folder.mkdir()
+                    found.append(await _drive(services, storages, seconds=10))
+    for storages, found in speeds.items():
+        print(
+            f"queue operations a second, {storages} storage{'s' * (storages > 1)}: {statistics.median(found):.0f},"
+            f" {min(found):.0f} to {max(found):.0f} (goal: at least 500), n={rounds}"
+        )
 
 
-async def _drive(services: Cluster, storage: psutil.Process, *, seconds: float) -> float:
+async def _drive(services: Cluster, storages: int, *, seconds: float) -> float:
+    targets = [services.storage_target, *(f"127.0.0.1:{free_port()}" for _ in range(1, storages))]
+    processes = [
+        psutil.Process(services.storage(f"storage-{place}", NANOBATCH_STORAGE_GRPC=target).pid)
+        for place, target in enumerate(targets)
+    ]
     calls: Counter[str] = Counter()
     async with AsyncExitStack() as stack:
-        channels = [
-            await stack.enter_async_context(grpc.aio.insecure_channel(services.storage_target)) for _ in range(4)
-        ]
-        await LeaseServiceStub(channels[0]).LeaseResults(pb.LeaseResultsRequest(max_results=1), wait_for_ready=True)
+        channels = [await stack.enter_async_context(grpc.aio.insecure_channel(target)) for target in targets * 4][:4]
+        for channel in channels:
+            await LeaseServiceStub(channel).LeaseResults(pb.LeaseResultsRequest(max_results=1), wait_for_ready=True)
         until = time.monotonic() + 2
         await asyncio.gather(*(_work(LeaseServiceStub(channel), until, Counter()) for channel in channels))
-        used, own, started = storage.cpu_times(), time.process_time(), time.monotonic()
+        used, own, started = _cpu(processes), time.process_time(), time.monotonic()
         until = started + seconds
         await asyncio.gather(*(_work(LeaseServiceStub(channel), until, calls) for channel in channels))
-        took, after = time.monotonic() - started, storage.cpu_times()
+        took, cpu, client = time.monotonic() - started, _cpu(processes) - used, time.process_time() - own
     total = sum(calls.values())
-    cpu = after.user + after.system - used.user - used.system
     mix = ", ".join(f"{count / took:.0f} {name}" for name, count in calls.items())
-    print(
-        f"  {total / took:.0f} calls a second ({mix}); storage {1000 * cpu / calls['complete']:.1f} CPU-ms a picture,",
-        end="",
-    )
-    print(f" client {1000 * (time.process_time() - own) / calls['complete']:.1f}")
+    costs = [1000 * each / calls["complete"] for each in (cpu, client)]
+    print(f"  {storages}: {total / took:.0f} calls a second ({mix}); ", end="")
+    print(f"CPU-ms a picture: storages {costs[0]:.1f}, client {costs[1]:.1f}")
     return total / took
+
+
+def _cpu(processes: Sequence[psutil.Process]) -> float:
+    return sum(times.user + times.system for times in (process.cpu_times() for process in processes))
 
 
 async def _work(stub: LeaseServiceStub, until: float, calls: Counter[str]) -> None:
