@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,6 +17,17 @@ from nanobatch_runtime.clock import ManualClock
 # Busy machines are slow at moments: what an example takes says nothing of the code.
 settings.register_profile("nanobatch", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("nanobatch")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_folder() -> Iterator[None]:
+    """Keep what is temporary, also of processes that are killed, in one folder, and remove it. Sockets want a short name."""
+    with tempfile.TemporaryDirectory(prefix="nb-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)  # PostgreSQL runs as somebody else
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TMPDIR", folder)
+            patch.setattr(tempfile, "tempdir", folder)
+            yield
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -191,7 +192,12 @@ def command(folder: Path, *words: str, environment: dict[str, str] | None = None
 
 def bare_environment(folder: Path) -> dict[str, str]:
     """Return what a process needs of an environment, and nothing of ours."""
-    return {"PATH": os.environ["PATH"], "HOME": str(folder), "NANOBATCH_GATEWAY_HTTP": "127.0.0.1:0"}
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "TMPDIR": tempfile.gettempdir(),
+        "NANOBATCH_GATEWAY_HTTP": "127.0.0.1:0",
+    }
 
 
 _PORTS = 3_000
